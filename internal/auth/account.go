@@ -1,0 +1,101 @@
+package auth
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// Account is a person's record.
+type Account struct {
+	ID          int64
+	UUID        string // stable for ever: RFC 4122 text form, LDAP entryUUID
+	Login       string // canonical, normalised by [NormaliseLogin]
+	Aliases     []string
+	DisplayName string
+	Enabled     bool
+	// Attributes are LDAP attributes (canonical spelling -> values), e.g. "mail". Never a password or hash.
+	Attributes map[string][]string
+	// Userdb are the fields a mail server may ask for: uid, gid, home, mail, quota, free ones.
+	Userdb     map[string]string
+	CreatedAt  time.Time
+	ModifiedAt time.Time
+	// AppPasswords is the number of live ones.
+	AppPasswords int
+}
+
+// NewAccount is what an admin gives to add an account. Login and Aliases must be normalised.
+type NewAccount struct {
+	Login       string
+	Aliases     []string
+	DisplayName string
+	Attributes  map[string][]string
+	Userdb      map[string]string
+}
+
+// Origin says where an app password came from.
+type Origin string
+
+const (
+	Generated Origin = "generated" // by us: carries a tag, compared in normalised form
+	Imported  Origin = "imported"  // a hash taken over from elsewhere: no tag, compared byte for byte
+)
+
+// AppPassword is the stored thing as an admin may see it. It holds neither hash nor tag, so that it can be printed.
+type AppPassword struct {
+	ID        int64
+	AccountID int64
+	Login     string // of the account, canonical
+	Label     string
+	Services  []string       // empty: all
+	Networks  []netip.Prefix // empty: all
+	Origin    Origin
+
+	CreatedAt        time.Time
+	CreatedBy        string
+	ExpiresAt        time.Time     // zero: never
+	ExpiresUnusedFor time.Duration // zero: never; counted from the last use, or from creation
+	LastUsed         *Use          // nil: never
+	RevokedAt        time.Time     // zero: not revoked
+	RevokedBy        string
+	RevokedWhy       string
+	Expired          bool // by the database's clock when it was read
+}
+
+// Live reports whether the app password still opens anything.
+func (p AppPassword) Live() bool { return p.RevokedAt.IsZero() && !p.Expired }
+
+// Use is one accepted login.
+type Use struct {
+	At       time.Time
+	Service  string
+	FrontEnd string
+	Addr     netip.Addr // zero: not known
+}
+
+// NewAppPassword is what the store keeps of a freshly issued app password.
+type NewAppPassword struct {
+	Login            string // canonical or alias, normalised
+	Label            string // as shown
+	LabelKey         string // folded for comparison, by [CheckLabel]
+	Services         []string
+	Networks         []netip.Prefix
+	ExpiresAt        time.Time
+	ExpiresUnusedFor time.Duration
+	Origin           Origin
+	PHC              string // secret-derived: never log it
+	Tag              *Tag   // nil for imported ones
+	CreatedBy        string
+	LimitPerAccount  int // live ones the account may hold, this one included
+}
+
+// Errors of the administrative operations that a caller branches on.
+var (
+	ErrNoAccount  = errors.New("no such account")
+	ErrLoginTaken = errors.New("login is already taken")
+	ErrNoLabel    = errors.New("no app password with this label")
+	ErrLabelTaken = errors.New("label is already in use")
+	ErrTagTaken   = errors.New("tag is already in use")
+	ErrLimit      = errors.New("account has as many app passwords as it may")
+	ErrRevoked    = errors.New("app password is revoked")
+)
