@@ -1,0 +1,356 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Config is what an [Authenticator] is made of. Rows, Secrets and Log are required.
+type Config struct {
+	Rows      Rows
+	Secrets   Secrets
+	Enrolment Enrolment // nil: no second factor is asked for at login
+	Recorder  Recorder  // nil: nothing is recorded
+	Log       *slog.Logger
+
+	Hashes   *Admission       // nil: a private one with the default bounds
+	MemoSize int              // verifications to remember; zero: 100,000
+	Now      func() time.Time // nil: time.Now; for memo expiry and the log, never for what a row allows
+}
+
+// Authenticator decides logins. It is safe for concurrent use.
+type Authenticator struct {
+	cfg  Config
+	memo *memo
+
+	ok, fail, undecided atomic.Int64
+}
+
+// New returns an Authenticator.
+func New(cfg Config) *Authenticator {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Hashes == nil {
+		cfg.Hashes = NewAdmission(0, 0)
+	}
+	return &Authenticator{cfg: cfg, memo: newMemo(cfg.MemoSize)}
+}
+
+// Counters are totals since the daemon started.
+type Counters struct {
+	OK        int64 `json:"ok"`
+	Fail      int64 `json:"fail"`
+	Undecided int64 `json:"undecided"`
+	Argon2    int64 `json:"argon2"` // slow hashes computed, whatever the scheme
+	Waiting   int64 `json:"waiting"`
+}
+
+// Counters returns the totals.
+func (a *Authenticator) Counters() Counters {
+	return Counters{a.ok.Load(), a.fail.Load(), a.undecided.Load(), a.cfg.Hashes.Done(), a.cfg.Hashes.Waiting()}
+}
+
+// ForgetVerifications empties the memo, so that the next login with each password computes its hash again.
+func (a *Authenticator) ForgetVerifications() { a.memo.forget() }
+
+// Authenticate decides one login and writes its log line. A nil error means decided: Decision.OK says which. Any error means
+// undecided, never "wrong password": the caller must answer with its protocol's temporary failure. The context bounds the
+// wait; its end is undecided too.
+func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision, error) {
+	start := a.cfg.Now()
+	v, err := a.decide(ctx, &req)
+	if err != nil {
+		v.decision = Decision{}
+		a.undecided.Add(1)
+	} else if v.decision.OK {
+		a.ok.Add(1)
+	} else {
+		a.fail.Add(1)
+	}
+	now := a.cfg.Now()
+	a.log(ctx, &req, &v, err, now.Sub(start))
+	if err == nil && v.accountID != 0 && a.cfg.Recorder != nil {
+		a.cfg.Recorder.Record(Attempt{
+			At: now, AccountID: v.accountID, AppPasswordID: v.rowID, OK: v.decision.OK, Reason: v.decision.Reason,
+			Service: req.Service, FrontEnd: req.FrontEnd, Addr: req.Addr,
+		})
+	}
+	return v.decision, err
+}
+
+// verdict is a decision with what only the log and the recorder need.
+type verdict struct {
+	decision  Decision
+	login     string // normalised, or empty if it could not be
+	accountID int64
+	rowID     int64
+}
+
+func reject(r Reason) Decision { return Decision{Reason: r} }
+
+func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, err error) {
+	req.Addr = req.Addr.Unmap()
+	if req.Password == "" {
+		v.decision = reject(EmptyPassword)
+		return v, nil
+	}
+	if v.login, err = NormaliseLogin(req.Login); err != nil {
+		v.decision = reject(UnknownLogin) // no account can have such a name
+		return v, nil
+	}
+	if service, err := NormaliseService(req.Service); err == nil {
+		req.Service = service
+	} // otherwise no app password can name it, and one for all services still opens it
+
+	normalised, shaped := a.cfg.Secrets.Normalise(req.Password)
+	var buf [4]Tag
+	tags := buf[:0]
+	if shaped {
+		tags = a.cfg.Secrets.Tags(tags, normalised)
+	}
+	found, err := a.cfg.Rows.Lookup(ctx, v.login, tags)
+	if err != nil {
+		return v, fmt.Errorf("looking up the login: %w", err)
+	}
+	if found == nil {
+		v.decision = reject(UnknownLogin)
+		return v, nil
+	}
+	v.accountID = found.AccountID
+	v.decision.AccountID = found.AccountID
+
+	row, err := a.match(ctx, req, normalised, shaped, found.Candidates)
+	if err != nil {
+		return v, err
+	}
+	if row == nil {
+		v.decision.Reason = NoMatch
+		if !shaped && !slices.ContainsFunc(found.Candidates, imported) {
+			v.decision.Reason = BadFormat
+		}
+		return v, nil
+	}
+	v.rowID = row.ID
+	v.decision.Label = row.Label
+
+	// The password matched. From here on every refusal looks like a wrong password outside.
+	switch reason := refusal(row, req); {
+	case !found.Enabled:
+		v.decision.Reason = AccountDisabled
+		return v, nil
+	case reason != "":
+		v.decision.Reason = reason
+		return v, nil
+	}
+	if a.cfg.Enrolment != nil {
+		enrolled, err := a.cfg.Enrolment.Enrolled(ctx, found.AccountID, found.Login, req)
+		if err != nil {
+			return v, fmt.Errorf("checking the enrolment: %w", err)
+		}
+		if !enrolled {
+			v.decision.Reason = NotEnrolled
+			return v, nil
+		}
+	}
+	v.decision.OK, v.decision.Reason, v.decision.Login = true, Accepted, found.Login
+	return v, nil
+}
+
+func imported(c Candidate) bool { return c.Origin == Imported }
+
+// refusal says why the row does not open this service from this address now, or "" if it does.
+func refusal(row *Candidate, req *Request) Reason {
+	switch {
+	case row.Revoked:
+		return Revoked
+	case row.Expired:
+		return Expired
+	case len(row.Services) > 0 && !slices.Contains(row.Services, req.Service):
+		return ServiceNotAllowed
+	case len(row.Networks) > 0 && !contains(row.Networks, req.Addr):
+		return NetworkNotAllowed
+	}
+	return ""
+}
+
+func contains(networks []netip.Prefix, addr netip.Addr) bool {
+	if !addr.IsValid() {
+		return false // not known is not allowed: some peers never say
+	}
+	addr = addr.WithZone("")
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// match returns the row that the password opens, or nil. Rows that would be accepted are tried before rows that would be
+// refused, so that a tombstone or a row for another service with the same (imported) password never hides a good one.
+//
+// A nil row with a nil error means that every candidate was compared. If one could not be, because its hash is unreadable or
+// because its turn did not come in time, the answer is an error: it might have been the one.
+func (a *Authenticator) match(ctx context.Context, req *Request, normalised string, shaped bool, rows []Candidate) (*Candidate, error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	if len(rows) == 1 { // the usual case, without the bookkeeping below
+		return a.matchOne(ctx, req.Password, normalised, shaped, &rows[0])
+	}
+	order := make([]*Candidate, 0, len(rows))
+	for _, good := range []bool{true, false} {
+		for i := range rows {
+			if (refusal(&rows[i], req) == "") == good {
+				order = append(order, &rows[i])
+			}
+		}
+	}
+	// One of them may be in the memo already: look before hashing any.
+	now := a.cfg.Now()
+	for _, row := range order {
+		if text, ok := comparable(row, req.Password, normalised, shaped); ok && refusal(row, req) == "" {
+			if match, _ := a.memo.get(a.memo.key(row.ID, row.PHC, text), now); match {
+				return row, nil
+			}
+		}
+	}
+	var failed error
+	for _, row := range order {
+		found, err := a.matchOne(ctx, req.Password, normalised, shaped, row)
+		if found != nil {
+			if failed != nil && refusal(row, req) != "" {
+				return nil, failed // a good row could not be compared
+			}
+			return found, nil
+		}
+		if err != nil && failed == nil {
+			failed = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, failed
+}
+
+// comparable returns the text that the row's hash was made of, if the password can be it.
+func comparable(row *Candidate, password, normalised string, shaped bool) (string, bool) {
+	if row.Origin == Imported {
+		return password, len(password) <= MaxPassword && strings.IndexByte(password, 0) < 0
+	}
+	return normalised, shaped
+}
+
+// matchOne compares the password with one row, by the memo or by the slow hash.
+func (a *Authenticator) matchOne(ctx context.Context, password, normalised string, shaped bool, row *Candidate) (*Candidate, error) {
+	text, ok := comparable(row, password, normalised, shaped)
+	if !ok {
+		return nil, nil
+	}
+	key := a.memo.key(row.ID, row.PHC, text)
+	match, known := a.memo.get(key, a.cfg.Now())
+	if !known {
+		var verifyErr error
+		err := a.cfg.Hashes.Do(ctx, func() {
+			// Several devices of one person come back at once after a restart: the first of them has done the work.
+			if match, known = a.memo.get(key, a.cfg.Now()); known {
+				return
+			}
+			if match, verifyErr = a.cfg.Secrets.Verify(row.PHC, text); verifyErr == nil {
+				a.memo.put(key, match, row.Origin, a.cfg.Now())
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if verifyErr != nil {
+			return nil, fmt.Errorf("app password %d: %w", row.ID, verifyErr)
+		}
+	}
+	if !match {
+		return nil, nil
+	}
+	return row, nil
+}
+
+// loggedLogin bounds what a client can put into the log, in bytes.
+const loggedLogin = 256
+
+// log writes the one line of this attempt. Its keys are fixed, and the address stands before anything that a client
+// controls, so that a log reader such as fail2ban cannot be fooled (reference/security.md section 4.4).
+func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err error, took time.Duration) {
+	level, result, reason, count := slog.LevelInfo, "fail", string(v.decision.Reason), "no"
+	switch {
+	case err != nil:
+		level, result, reason = slog.LevelWarn, "undecided", undecidedReason(err)
+	case v.decision.OK:
+		result = "ok"
+	case v.decision.Reason.Counts():
+		count = "yes"
+	}
+	if !a.cfg.Log.Enabled(ctx, level) {
+		return
+	}
+	rip := "-"
+	if req.Addr.IsValid() {
+		rip = req.Addr.String()
+	}
+	user := v.login
+	if user == "" {
+		user = req.Login
+	}
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
+		slog.String("result", result),
+		slog.String("rip", rip),
+		slog.String("reason", reason),
+		slog.String("count", count),
+		slog.String("proto", req.FrontEnd),
+		slog.String("svc", clip(req.Service, MaxService)),
+		Quoted("user", clip(user, loggedLogin)),
+	)
+	if v.decision.Label != "" {
+		attrs = append(attrs, Quoted("label", v.decision.Label))
+	}
+	attrs = append(attrs, slog.String("session", clip(req.Session, 64)), slog.Duration("took", took))
+	if err != nil {
+		attrs = append(attrs, Quoted("err", err.Error()))
+	}
+	a.cfg.Log.LogAttrs(ctx, level, "auth", attrs...)
+}
+
+// undecidedReason names the cause in a word that can be counted.
+func undecidedReason(err error) string {
+	switch {
+	case errors.Is(err, ErrOverloaded):
+		return "overloaded"
+	case errors.Is(err, ErrShuttingDown):
+		return "shutting_down"
+	case errors.Is(err, context.Canceled):
+		return "client_gone"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "unavailable"
+}
+
+// Quoted marks a log value that must always stand in quotes because a client or a person chose it.
+func Quoted(key, value string) slog.Attr { return slog.Any(key, QuotedValue(value)) }
+
+// QuotedValue is a string that the log prints in quotes, in ASCII.
+type QuotedValue string
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "..."
+}

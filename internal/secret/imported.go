@@ -1,0 +1,211 @@
+package secret
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"hash"
+	"strconv"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Schemes are the hashes that [Verify] reads, for people to see.
+var Schemes = []string{"argon2id", "argon2i", "bcrypt", "sha256-crypt", "sha512-crypt", "SSHA", "SSHA256", "SSHA512"}
+
+// Caps of imported hashes, with the same reason as those of Argon2.
+const (
+	maxBcryptCost   = 14
+	maxCryptRounds  = 1_000_000
+	cryptRounds     = 5000 // if the hash names none
+	minCryptRounds  = 1000
+	maxCryptSalt    = 16
+	maxSaltedExtra  = 64 // bytes of salt after an SSHA digest
+	bcryptMaxLength = 72 // bytes of a password that bcrypt looks at
+)
+
+func verifyImported(stored, password string) (bool, error) {
+	switch {
+	case strings.HasPrefix(stored, "$2"):
+		return verifyBcrypt(stored, password)
+	case strings.HasPrefix(stored, "$5$"):
+		return verifyCrypt(stored, password, sha256.New, crypt256)
+	case strings.HasPrefix(stored, "$6$"):
+		return verifyCrypt(stored, password, sha512.New, crypt512)
+	}
+	if scheme, rest, found := strings.Cut(stored, "}"); found {
+		switch strings.ToUpper(scheme) {
+		case "{SSHA":
+			return verifySalted(rest, password, sha1.New())
+		case "{SSHA256":
+			return verifySalted(rest, password, sha256.New())
+		case "{SSHA512":
+			return verifySalted(rest, password, sha512.New())
+		case "{CRYPT": // OpenLDAP's wrapper of crypt(3)
+			if strings.HasPrefix(rest, "$") {
+				return Verify(rest, password)
+			}
+		}
+	}
+	return false, badHash("unknown scheme")
+}
+
+func verifyBcrypt(stored, password string) (bool, error) {
+	cost, err := bcrypt.Cost([]byte(stored))
+	if err != nil {
+		return false, badHash("bcrypt: malformed")
+	}
+	if cost > maxBcryptCost {
+		return false, badHash("bcrypt: cost is above %d", maxBcryptCost)
+	}
+	// Other programs hashed only the first 72 bytes; x/crypto refuses to hash more, but compares as they do.
+	if len(password) > bcryptMaxLength {
+		password = password[:bcryptMaxLength]
+	}
+	switch err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(password)); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		return false, nil
+	default:
+		return false, badHash("bcrypt: malformed")
+	}
+}
+
+// verifySalted reads base64(digest || salt), as RFC 2307 implementations write it.
+func verifySalted(encoded, password string, h hash.Hash) (bool, error) {
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(raw) < h.Size() || len(raw) > h.Size()+maxSaltedExtra {
+		return false, badHash("salted digest: malformed")
+	}
+	h.Write([]byte(password))
+	h.Write(raw[h.Size():])
+	return subtle.ConstantTimeCompare(h.Sum(nil), raw[:h.Size()]) == 1, nil
+}
+
+// SHA-crypt's own base 64 takes the digest's bytes in these orders, three at a time, least significant six bits first
+// (Ulrich Drepper, "Unix crypt using SHA-256 and SHA-512", version 0.6). -1 pads the last group.
+var crypt256 = [][3]int{
+	{0, 10, 20}, {21, 1, 11}, {12, 22, 2}, {3, 13, 23}, {24, 4, 14}, {15, 25, 5}, {6, 16, 26}, {27, 7, 17}, {18, 28, 8},
+	{9, 19, 29}, {-1, 31, 30},
+}
+
+var crypt512 = [][3]int{
+	{0, 21, 42}, {22, 43, 1}, {44, 2, 23}, {3, 24, 45}, {25, 46, 4}, {47, 5, 26}, {6, 27, 48}, {28, 49, 7}, {50, 8, 29},
+	{9, 30, 51}, {31, 52, 10}, {53, 11, 32}, {12, 33, 54}, {34, 55, 13}, {56, 14, 35}, {15, 36, 57}, {37, 58, 16},
+	{59, 17, 38}, {18, 39, 60}, {40, 61, 19}, {62, 20, 41}, {-1, -1, 63},
+}
+
+const cryptAlphabet = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+func verifyCrypt(stored, password string, newHash func() hash.Hash, order [][3]int) (bool, error) {
+	f := strings.Split(stored[3:], "$")
+	rounds := cryptRounds
+	if digits, found := strings.CutPrefix(f[0], "rounds="); found {
+		n, err := strconv.ParseUint(digits, 10, 31)
+		if err != nil {
+			return false, badHash("sha-crypt: malformed rounds")
+		}
+		if n > maxCryptRounds {
+			return false, badHash("sha-crypt: rounds are above %d", maxCryptRounds)
+		}
+		rounds = max(int(n), minCryptRounds)
+		f = f[1:]
+	}
+	if len(f) != 2 || len(f[0]) > maxCryptSalt {
+		return false, badHash("sha-crypt: malformed")
+	}
+	want := f[1]
+	got := shaCrypt([]byte(password), []byte(f[0]), rounds, newHash, order)
+	if len(got) != len(want) {
+		return false, badHash("sha-crypt: malformed")
+	}
+	return subtle.ConstantTimeCompare([]byte(got), []byte(want)) == 1, nil
+}
+
+// shaCrypt follows the numbered steps of Drepper's specification.
+func shaCrypt(password, salt []byte, rounds int, newHash func() hash.Hash, order [][3]int) string {
+	sum := func(parts ...[]byte) []byte {
+		h := newHash()
+		for _, p := range parts {
+			h.Write(p)
+		}
+		return h.Sum(nil)
+	}
+	stretch := func(block []byte, n int) []byte {
+		out := make([]byte, 0, n+len(block))
+		for len(out) < n {
+			out = append(out, block...)
+		}
+		return out[:n]
+	}
+
+	b := sum(password, salt, password)       // steps 4-8
+	h := newHash()                           // 1
+	h.Write(password)                        // 2
+	h.Write(salt)                            // 3
+	h.Write(stretch(b, len(password)))       // 9-10
+	for n := len(password); n > 0; n >>= 1 { // 11
+		if n&1 == 1 {
+			h.Write(b)
+		} else {
+			h.Write(password)
+		}
+	}
+	a := h.Sum(nil) // 12
+
+	h = newHash() // 13
+	for range password {
+		h.Write(password) // 14
+	}
+	p := stretch(h.Sum(nil), len(password)) // 15-16
+
+	h = newHash() // 17
+	for range 16 + int(a[0]) {
+		h.Write(salt) // 18
+	}
+	s := stretch(h.Sum(nil), len(salt)) // 19-20
+
+	for i := range rounds { // 21
+		h = newHash()
+		if i%2 == 1 {
+			h.Write(p)
+		} else {
+			h.Write(a)
+		}
+		if i%3 != 0 {
+			h.Write(s)
+		}
+		if i%7 != 0 {
+			h.Write(p)
+		}
+		if i%2 == 1 {
+			h.Write(a)
+		} else {
+			h.Write(p)
+		}
+		a = h.Sum(a[:0])
+	}
+
+	var out strings.Builder // 22
+	for _, group := range order {
+		var w uint32
+		chars := 1
+		for _, index := range group {
+			w <<= 8
+			if index >= 0 {
+				w |= uint32(a[index])
+				chars++
+			}
+		}
+		for range chars {
+			out.WriteByte(cryptAlphabet[w&0x3f])
+			w >>= 6
+		}
+	}
+	return out.String()
+}
