@@ -1,0 +1,368 @@
+// Package config reads the daemon's file, checks it and fills in the defaults.
+//
+// It refuses to know how a front end or the store works: it holds what the admin said, checked. The one rule a newcomer
+// would break: never stop at the first fault. All of them are reported together, each with its key and the cure.
+package config
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+// Example is the annotated file: every key with its default.
+//
+//go:embed example.toml
+var Example string
+
+// DefaultStateDir is where a packaged daemon keeps its state.
+const DefaultStateDir = "/var/lib/valetkey"
+
+// Config is a checked configuration. All paths are absolute.
+type Config struct {
+	StateDir string
+	Database Database
+	Pepper   Pepper
+	Admin    Admin
+	Password Password
+	Log      Log
+	LDAP     []LDAP
+	Dovecot  []Dovecot
+}
+
+// Database says where the app passwords are kept.
+type Database struct {
+	URL string // secret: it may hold a password; empty: a private cluster in the state directory
+}
+
+// Pepper says where the keys of the tags are kept.
+type Pepper struct {
+	File string
+}
+
+// Admin is the socket that the companion command talks to.
+type Admin struct {
+	Socket string
+	Mode   fs.FileMode
+	Group  string // name; empty: the daemon's own
+}
+
+// Password says what new app passwords are like.
+type Password struct {
+	Length int // letters
+	Limit  int // live ones per account
+}
+
+// Log says how much is logged.
+type Log struct {
+	Level slog.Level
+}
+
+// LDAP is one listener of the LDAP front end.
+type LDAP struct {
+	Listen         Address
+	BaseDN         string
+	Service        string
+	Mode           fs.FileMode // of a Unix socket
+	Owner, Group   string      // of a Unix socket; empty: the daemon's own
+	AllowPlaintext bool        // off loopback without TLS
+}
+
+// Dovecot is one listener of the Dovecot authentication protocol.
+type Dovecot struct {
+	Listen         Address
+	Tempfail       string // "auto", "disconnect" or "reply"
+	Mode           fs.FileMode
+	Owner, Group   string
+	AllowPlaintext bool
+}
+
+// Address is where a listener listens.
+type Address struct {
+	Network string // "unix" or "tcp"
+	Address string // absolute path, or host:port
+}
+
+// String writes the form that the file has: "unix:/path" or "tcp:host:port".
+func (a Address) String() string { return a.Network + ":" + a.Address }
+
+// ParseAddress reads "unix:/path", "tcp:host:port" or "host:port".
+func ParseAddress(s string) (Address, error) {
+	if path, found := strings.CutPrefix(s, "unix:"); found {
+		switch {
+		case !filepath.IsAbs(path):
+			return Address{}, fmt.Errorf("%q is not an absolute path; write unix:/run/valetkey/NAME", path)
+		case len(path) > 107: // sun_path holds 108 with its NUL: unix(7)
+			return Address{}, fmt.Errorf("the path has %d bytes, and a Unix socket's may have 107; choose a shorter directory", len(path))
+		}
+		return Address{"unix", filepath.Clean(path)}, nil
+	}
+	s = strings.TrimPrefix(s, "tcp:")
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return Address{}, fmt.Errorf("%q is not an address; write 127.0.0.1:PORT, [::1]:PORT or unix:/path", s)
+	}
+	if host == "" {
+		return Address{}, fmt.Errorf("%q names no host; write 127.0.0.1:%s to be reached from this machine only", s, port)
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return Address{}, fmt.Errorf("%q is not an IP address; names are not looked up here", host)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return Address{}, fmt.Errorf("%q is not a port", port)
+	}
+	return Address{"tcp", net.JoinHostPort(host, port)}, nil
+}
+
+// private reports whether only this machine can reach the address.
+func (a Address) private() bool {
+	if a.Network == "unix" {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(a.Address)
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// Flags are what the command line may say over the file.
+type Flags struct {
+	File     string // empty: none
+	StateDir string // empty: as the file says, or the default
+	LDAP     string // empty: as the file says
+}
+
+// Faults are everything that is wrong with a configuration.
+type Faults []Fault
+
+// Fault is one thing that is wrong.
+type Fault struct {
+	Key  string // "ldap[1].listen", or "" for the file as a whole
+	Text string // what is wrong and the cure
+}
+
+// Error lists all faults, a line each.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, x := range f {
+		lines[i] = x.Text
+		if x.Key != "" {
+			lines[i] = x.Key + ": " + x.Text
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Load reads the file, if any, and checks everything. The error is [Faults], or one that says why the file cannot be read.
+func Load(flags Flags) (*Config, error) {
+	r := &reader{table: map[string]any{}}
+	if flags.File != "" {
+		text, err := os.ReadFile(flags.File)
+		if err != nil {
+			return nil, fmt.Errorf("reading the configuration: %w", err)
+		}
+		if _, err := toml.Decode(string(text), &r.table); err != nil {
+			var syntax toml.ParseError
+			if errors.As(err, &syntax) {
+				// Message, not Error: the latter quotes the line, which may hold the database's password.
+				return nil, Faults{{Text: fmt.Sprintf("%s:%d: %s", flags.File, syntax.Position.Line, syntax.Message)}}
+			}
+			return nil, Faults{{Text: flags.File + ": not a TOML file"}}
+		}
+	}
+	c := r.config(flags)
+	if flags.File != "" && c.Database.URL != "" {
+		if info, err := os.Stat(flags.File); err == nil && info.Mode().Perm()&0o004 != 0 && hasPassword(c.Database.URL) {
+			r.fault("database.url", "it holds a password, and everybody may read %s; run: chmod o= %s", flags.File, flags.File)
+		}
+	}
+	if len(r.faults) > 0 {
+		return nil, r.faults
+	}
+	return c, nil
+}
+
+func hasPassword(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return true // when in doubt
+	}
+	_, set := u.User.Password()
+	return set || u.Query().Has("password")
+}
+
+func (r *reader) config(flags Flags) *Config {
+	c := &Config{}
+	c.StateDir = r.text("state_dir", DefaultStateDir)
+	if flags.StateDir != "" {
+		c.StateDir = flags.StateDir
+		if abs, err := filepath.Abs(c.StateDir); err == nil {
+			c.StateDir = abs
+		}
+	}
+	if !filepath.IsAbs(c.StateDir) {
+		r.fault("state_dir", "%q is not an absolute path", c.StateDir)
+		c.StateDir = DefaultStateDir // so that no path below it is a fault too
+	}
+	run := filepath.Join(c.StateDir, "run")
+
+	db := r.sub("database")
+	c.Database.URL = db.text("url", "")
+	if c.Database.URL != "" {
+		db.checkURL(c.Database.URL)
+	}
+
+	pepper := r.sub("pepper")
+	c.Pepper.File = pepper.path("file", filepath.Join(c.StateDir, "pepper"))
+
+	admin := r.sub("admin")
+	c.Admin.Socket = admin.path("socket", filepath.Join(run, "admin.sock"))
+	if len(c.Admin.Socket) > 107 {
+		admin.fault("socket", "the path has %d bytes, and a Unix socket's may have 107; choose a shorter state_dir or name the socket", len(c.Admin.Socket))
+	}
+	c.Admin.Group = admin.text("group", "")
+	mode := "0600"
+	if c.Admin.Group != "" {
+		mode = "0660"
+	}
+	c.Admin.Mode = admin.mode("mode", mode)
+	if c.Admin.Mode&0o007 != 0 {
+		admin.fault("mode", "%04o lets everybody on this machine create app passwords; use 0600, or 0660 with admin.group", c.Admin.Mode)
+	}
+
+	password := r.sub("password")
+	c.Password.Length = password.number("length", 16)
+	if n := c.Password.Length; n != 16 && n != 20 && n != 24 {
+		password.fault("length", "%d is not 16, 20 or 24", n)
+	}
+	c.Password.Limit = password.number("limit", 25)
+	if n := c.Password.Limit; n < 1 || n > 1000 {
+		password.fault("limit", "%d is not between 1 and 1000", n)
+	}
+
+	log := r.sub("log")
+	switch level := log.text("level", "info"); level {
+	case "debug":
+		c.Log.Level = slog.LevelDebug
+	case "info":
+		c.Log.Level = slog.LevelInfo
+	case "warn":
+		c.Log.Level = slog.LevelWarn
+	default:
+		log.fault("level", "%q is not debug, info or warn", level)
+	}
+
+	ldap, dovecot := r.subs("ldap"), r.subs("dovecot")
+	if len(ldap) == 0 && len(dovecot) == 0 {
+		ldap, dovecot = []*reader{r.absent("ldap")}, []*reader{r.absent("dovecot")}
+	}
+	if flags.LDAP != "" {
+		switch len(ldap) {
+		case 0:
+			ldap = []*reader{r.absent("ldap")}
+			fallthrough
+		case 1:
+			ldap[0].table["listen"] = flags.LDAP
+		default:
+			r.fault("--ldap", "the file has %d [[ldap]] listeners; say in the file where each one listens", len(ldap))
+		}
+	}
+	for _, l := range ldap {
+		x := LDAP{
+			Listen:         l.address("listen", "127.0.0.1:3389"),
+			BaseDN:         l.text("base_dn", "dc=example,dc=org"),
+			Service:        l.service("service", "ldap"),
+			Mode:           l.mode("mode", "0660"),
+			Owner:          l.text("owner", ""),
+			Group:          l.text("group", ""),
+			AllowPlaintext: l.yes("allow_plaintext"),
+		}
+		l.checkPlaintext(x.Listen, x.AllowPlaintext)
+		c.LDAP = append(c.LDAP, x)
+	}
+	for _, d := range dovecot {
+		x := Dovecot{
+			Listen:         d.address("listen", "unix:"+filepath.Join(run, "dovecot-auth")),
+			Tempfail:       d.text("tempfail", "auto"),
+			Mode:           d.mode("mode", "0660"),
+			Owner:          d.text("owner", ""),
+			Group:          d.text("group", ""),
+			AllowPlaintext: d.yes("allow_plaintext"),
+		}
+		switch x.Tempfail {
+		case "auto", "disconnect", "reply":
+		default:
+			d.fault("tempfail", "%q is not auto, disconnect or reply", x.Tempfail)
+		}
+		d.checkPlaintext(x.Listen, x.AllowPlaintext)
+		c.Dovecot = append(c.Dovecot, x)
+	}
+	r.checkDistinct(c)
+	r.unknown()
+	return c
+}
+
+// checkDistinct refuses two listeners at one address. Port 0 is a free one each time.
+func (r *reader) checkDistinct(c *Config) {
+	seen := map[string]string{"unix:" + c.Admin.Socket: "admin.socket"}
+	add := func(key string, a Address) {
+		if strings.HasSuffix(a.Address, ":0") || a.Address == "" {
+			return
+		}
+		if other, taken := seen[a.String()]; taken {
+			r.fault(key, "%s is already the address of %s", a, other)
+			return
+		}
+		seen[a.String()] = key
+	}
+	for i, l := range c.LDAP {
+		add(fmt.Sprintf("ldap[%d].listen", i+1), l.Listen)
+	}
+	for i, d := range c.Dovecot {
+		add(fmt.Sprintf("dovecot[%d].listen", i+1), d.Listen)
+	}
+}
+
+func (r *reader) checkURL(raw string) {
+	if !strings.HasPrefix(raw, "postgres://") && !strings.HasPrefix(raw, "postgresql://") {
+		r.fault("url", "it must begin with postgres://")
+		return
+	}
+	u, err := url.Parse(raw) // its error would quote the URL
+	if err != nil {
+		r.fault("url", "it is not a URL; a password with special characters must be percent-encoded")
+		return
+	}
+	if !u.Query().Has("sslmode") {
+		r.fault("url", "it does not say how the link is protected; add sslmode=verify-full, or sslmode=disable for a Unix socket or loopback")
+	}
+}
+
+func (r *reader) checkPlaintext(a Address, allowed bool) {
+	if a.Address != "" && !a.private() && !allowed {
+		r.fault("listen", "%s can be reached from other machines, and passwords would travel in clear; listen on 127.0.0.1 or a Unix socket, or set allow_plaintext = true if the network between is protected", a)
+	}
+}
+
+func (r *reader) service(key, fallback string) string {
+	s := r.text(key, fallback)
+	n, err := auth.NormaliseService(s)
+	if err != nil {
+		r.fault(key, "%q: %v", s, err)
+	}
+	return n
+}

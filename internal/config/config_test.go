@@ -1,0 +1,192 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "valetkey.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoadWithoutAFile(t *testing.T) {
+	got, err := Load(Flags{StateDir: "/s", LDAP: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		StateDir: "/s",
+		Pepper:   Pepper{File: "/s/pepper"},
+		Admin:    Admin{Socket: "/s/run/admin.sock", Mode: 0o600},
+		Password: Password{Length: 16, Limit: 25},
+		Log:      Log{Level: slog.LevelInfo},
+		LDAP:     []LDAP{{Listen: Address{"tcp", "127.0.0.1:0"}, BaseDN: "dc=example,dc=org", Service: "ldap", Mode: 0o660}},
+		Dovecot:  []Dovecot{{Listen: Address{"unix", "/s/run/dovecot-auth"}, Tempfail: "auto", Mode: 0o660}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Load (-want +got):\n%s", diff)
+	}
+}
+
+// The example, as it is and with every key uncommented, means the defaults.
+func TestExampleIsTheDefaults(t *testing.T) {
+	want, err := Load(Flags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, line := range strings.Split(Example, "\n") {
+		if key, _, isKey := strings.Cut(strings.TrimPrefix(line, "# "), " = "); isKey && !strings.Contains(key, " ") && key != "url" {
+			line = strings.TrimPrefix(line, "# ")
+		}
+		all = append(all, line)
+	}
+	for name, text := range map[string]string{"as it is": Example, "uncommented": strings.Join(all, "\n")} {
+		got, err := Load(Flags{File: write(t, text)})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-defaults +example):\n%s", name, diff)
+		}
+	}
+}
+
+func TestFaultsAreReportedTogether(t *testing.T) {
+	_, err := Load(Flags{File: write(t, `
+state_dir = "relative"
+colour = "blue"
+[database]
+url = "postgres://u:hunter2@db/x"
+[admin]
+mode = "0666"
+[password]
+length = 17
+limit = "many"
+[log]
+level = "loud"
+[[ldap]]
+listen = "0.0.0.0:389"
+[[ldap]]
+listen = "unix:relative"
+service = "two words"
+[[dovecot]]
+listen = "127.0.0.1:99"
+tempfail = "maybe"
+socket = "x"
+[[dovecot]]
+listen = "tcp:127.0.0.1:99"
+mode = "rw"
+`)})
+	var faults Faults
+	if !errors.As(err, &faults) {
+		t.Fatalf("Load = %v, want Faults", err)
+	}
+	want := []string{
+		"state_dir", "database.url", "admin.mode", "password.length", "password.limit", "log.level",
+		"ldap[1].listen", "ldap[2].listen", "ldap[2].service", "dovecot[1].tempfail", "dovecot[2].mode", "dovecot[2].listen",
+		"colour", "dovecot[1].socket",
+	}
+	var got []string
+	for _, f := range faults {
+		got = append(got, f.Key)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys of the faults (-want +got):\n%s\n%v", diff, err)
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the faults hold the database's password: %v", err)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	long := "unix:/" + strings.Repeat("x", 107)
+	for name, tc := range map[string]struct{ text, want string }{
+		"section as value":       {`database = "x"`, "database: it must be a section: write [database]"},
+		"list as section":        {"[ldap]\nlisten = \"127.0.0.1:1\"", "ldap: it must be a list of sections: write [[ldap]]"},
+		"not postgres":           {"[database]\nurl = \"mysql://x\"", "database.url: it must begin with postgres://"},
+		"bad URL":                {"[database]\nurl = \"postgres://u:p%zz@h/d?sslmode=disable\"", "database.url: it is not a URL"},
+		"path too long":          {"[[dovecot]]\nlisten = \"" + long + "\"", "dovecot[1].listen: the path has 108 bytes"},
+		"no host":                {"[[ldap]]\nlisten = \":389\"", "ldap[1].listen: \":389\" names no host"},
+		"host name":              {"[[ldap]]\nlisten = \"db.example.org:389\"", "names are not looked up here"},
+		"number for text":        {"state_dir = 1", "state_dir: it must be text in quotes"},
+		"admin socket taken":     {"[admin]\nsocket = \"/x\"\n[[dovecot]]\nlisten = \"unix:/x\"", "dovecot[1].listen: unix:/x is already the address of admin.socket"},
+		"relative pepper":        {"[pepper]\nfile = \"p\"", "pepper.file: \"p\" is not an absolute path"},
+		"known keys are offered": {"[log]\nlvl = 1", "log.lvl: unknown key; known here: level"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(Flags{File: write(t, tc.text)})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Load = %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+// A syntax error must not quote the line that it is on.
+func TestSyntaxErrorHoldsNoPassword(t *testing.T) {
+	_, err := Load(Flags{File: write(t, "[database]\nurl = \"postgres://u:hunter2@db/x\n")})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("Load = %v, want an error without the password", err)
+	}
+	if !strings.Contains(err.Error(), ":2:") {
+		t.Errorf("Load = %v, want the line's number", err)
+	}
+}
+
+func TestReadableFileWithPassword(t *testing.T) {
+	path := write(t, "[database]\nurl = \"postgres://u:p@db/x?sslmode=verify-full\"\n")
+	if _, err := Load(Flags{File: path}); err != nil {
+		t.Errorf("mode 0600: Load = %v, want nil", err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(Flags{File: path}); err == nil || !strings.Contains(err.Error(), "chmod o=") {
+		t.Errorf("mode 0644: Load = %v, want a fault with the cure", err)
+	}
+}
+
+func TestFlagsOverTheFile(t *testing.T) {
+	got, err := Load(Flags{File: write(t, "state_dir = \"/a\"\n[[ldap]]\nbase_dn = \"dc=x\""), StateDir: "/b", LDAP: "unix:/l"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.StateDir != "/b" || got.LDAP[0].Listen != (Address{"unix", "/l"}) || got.LDAP[0].BaseDN != "dc=x" || len(got.Dovecot) != 0 {
+		t.Errorf("Load = %+v, want the flags' state directory and LDAP address, the file's base and no Dovecot listener", got)
+	}
+	two := write(t, "[[ldap]]\nlisten=\"127.0.0.1:1\"\n[[ldap]]\nlisten=\"127.0.0.1:2\"")
+	if _, err := Load(Flags{File: two, LDAP: "127.0.0.1:3"}); err == nil || !strings.Contains(err.Error(), "--ldap") {
+		t.Errorf("--ldap with two listeners: Load = %v, want a fault", err)
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	if _, err := Load(Flags{File: "/nonexistent/x.toml"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Load = %v, want fs.ErrNotExist", err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add(Example)
+	f.Add("[[ldap]]\nlisten = \"[::1]:389\"\n[database]\nurl=\"postgres://u:p@h/d\"")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Load(Flags{File: write(t, text)})
+		if (c == nil) == (err == nil) {
+			t.Errorf("Load = %v, %v, want one of them", c, err)
+		}
+	})
+}
