@@ -1,0 +1,156 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// Client talks to a daemon's admin socket.
+type Client struct {
+	http   *http.Client
+	socket string
+}
+
+// NewClient returns a client for the socket at that path. It connects at the first call.
+func NewClient(socket string) *Client {
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// UnreachableError means that the daemon did not answer: nothing is known, and a change may have been made.
+type UnreachableError struct {
+	Socket string
+	Err    error
+}
+
+// Error names the socket and the cause.
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("cannot reach valetkeyd at %s: %v", e.Socket, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// RefusedError is the daemon's answer that it did not do it.
+type RefusedError struct {
+	Status int // of HTTP
+	ProblemDetail
+}
+
+// Error is the daemon's message.
+func (e *RefusedError) Error() string { return e.Message }
+
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://valetkeyd"+path+"?"+query.Encode(), body)
+	if err != nil {
+		return err
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // without the URL, which names accounts
+		}
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // without the address, which UnreachableError names
+		}
+		return &UnreachableError{c.socket, err}
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
+	if err != nil {
+		return &UnreachableError{c.socket, err}
+	}
+	if answer.StatusCode/100 != 2 {
+		var p Problem
+		if err := json.Unmarshal(text, &p); err != nil || p.Error.Message == "" {
+			return &UnreachableError{c.socket, fmt.Errorf("it answers HTTP status %d: is it valetkeyd?", answer.StatusCode)}
+		}
+		return &RefusedError{answer.StatusCode, p.Error}
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return &UnreachableError{c.socket, errors.New("its answer is not what this version understands")}
+	}
+	return nil
+}
+
+// ask makes a call whose answer is a T.
+func ask[T any](ctx context.Context, c *Client, method, path string, query url.Values, in any) (T, error) {
+	var out T
+	err := c.call(ctx, method, path, query, in, &out)
+	return out, err
+}
+
+// Status asks how the daemon is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return ask[Status](ctx, c, "GET", "/v1/status", nil, nil)
+}
+
+// AddAccount adds an account.
+func (c *Client) AddAccount(ctx context.Context, n NewAccount) (Account, error) {
+	return ask[Account](ctx, c, "POST", "/v1/accounts", nil, n)
+}
+
+// Accounts asks for a page of accounts; limit 0 leaves its size to the daemon.
+func (c *Client) Accounts(ctx context.Context, after string, limit int) (Accounts, error) {
+	return ask[Accounts](ctx, c, "GET", "/v1/accounts", url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}, nil)
+}
+
+// Account asks for one account, by login or alias.
+func (c *Client) Account(ctx context.Context, login string) (Account, error) {
+	return ask[Account](ctx, c, "GET", "/v1/account", url.Values{"login": {login}}, nil)
+}
+
+// PatchAccount changes an account.
+func (c *Client) PatchAccount(ctx context.Context, login string, p AccountPatch) (Account, error) {
+	return ask[Account](ctx, c, "PATCH", "/v1/account", url.Values{"login": {login}}, p)
+}
+
+// DeleteAccount deletes an account with its app passwords.
+func (c *Client) DeleteAccount(ctx context.Context, login string) error {
+	return c.call(ctx, "DELETE", "/v1/account", url.Values{"login": {login}}, nil, nil)
+}
+
+// AppPasswords asks for those of an account, with tombstones if all is set.
+func (c *Client) AppPasswords(ctx context.Context, login string, all bool) (AppPasswords, error) {
+	return ask[AppPasswords](ctx, c, "GET", "/v1/app-passwords", url.Values{"login": {login}, "all": {strconv.FormatBool(all)}}, nil)
+}
+
+// Create issues an app password.
+func (c *Client) Create(ctx context.Context, login string, n NewAppPassword) (Created, error) {
+	return ask[Created](ctx, c, "POST", "/v1/app-passwords", url.Values{"login": {login}}, n)
+}
+
+// Rename gives an app password another label.
+func (c *Client) Rename(ctx context.Context, login, label, to string) error {
+	return c.call(ctx, "PATCH", "/v1/app-password", url.Values{"login": {login}, "label": {label}}, Rename{to}, nil)
+}
+
+// Revoke ends an app password; one that is revoked already stays so.
+func (c *Client) Revoke(ctx context.Context, login, label, why string) (AppPassword, error) {
+	return ask[AppPassword](ctx, c, "POST", "/v1/app-password/revoke", url.Values{"login": {login}, "label": {label}}, Revocation{why})
+}

@@ -1,0 +1,332 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/user"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+// Bounds of a request.
+const (
+	maxBody        = 64 << 10 // bytes
+	requestTimeout = 60 * time.Second
+	maxProfile     = 60 * time.Second
+)
+
+// Server answers the admin API on a Unix socket. Whoever may connect to the socket may do everything: the socket's mode is the
+// access control. The peer's user id goes into the audit log.
+type Server struct {
+	service   func() *Service // nil while the database is not known yet
+	status    func(context.Context) Status
+	log       *slog.Logger
+	http      *http.Server
+	profiling atomic.Bool
+}
+
+// NewServer returns a Server. service may return nil, which is answered as "database not reachable".
+func NewServer(service func() *Service, status func(context.Context) Status, log *slog.Logger) *Server {
+	s := &Server{service: service, status: status, log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.getStatus)
+	mux.HandleFunc("GET /v1/accounts", s.getAccounts)
+	mux.HandleFunc("POST /v1/accounts", s.postAccount)
+	mux.HandleFunc("GET /v1/account", s.getAccount)
+	mux.HandleFunc("PATCH /v1/account", s.patchAccount)
+	mux.HandleFunc("DELETE /v1/account", s.deleteAccount)
+	mux.HandleFunc("GET /v1/app-passwords", s.getAppPasswords)
+	mux.HandleFunc("POST /v1/app-passwords", s.postAppPassword)
+	mux.HandleFunc("PATCH /v1/app-password", s.patchAppPassword)
+	mux.HandleFunc("POST /v1/app-password/revoke", s.revokeAppPassword)
+	mux.HandleFunc("GET /v1/debug/cpu-profile", s.getProfile)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, &Fault{Code: "not_found", Message: "no such call: " + r.Method + " " + clip(r.URL.Path)})
+	})
+	s.http = &http.Server{
+		Handler:           s.guard(mux),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      requestTimeout + maxProfile,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, actorKey{}, peer(c))
+		},
+	}
+	return s
+}
+
+// Serve answers until the listener is closed or Shutdown is called; it returns nil then.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown stops accepting and waits for running requests, bounded by the context.
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
+
+type actorKey struct{}
+
+// peer names who is at the other end, by the kernel's word.
+func peer(c net.Conn) string {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return "unknown"
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return "unknown"
+	}
+	name := "unknown"
+	raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return
+		}
+		id := strconv.Itoa(int(cred.Uid))
+		if name = "uid " + id; cred.Uid == 0 {
+			name = "root"
+		} else if u, err := user.LookupId(id); err == nil {
+			name = u.Username
+		}
+	})
+	return name
+}
+
+func actor(r *http.Request) string { return r.Context().Value(actorKey{}).(string) }
+
+// guard bounds a request and keeps a panic from anything but its own request.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if v := recover(); v != nil {
+				s.log.Error("admin: request failed", "call", r.Method+" "+r.URL.Path, "panic", fmt.Sprint(v))
+				s.fail(w, r, errors.New("internal error"))
+			}
+		}()
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout+maxProfile)
+		defer cancel()
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// Problem is the body of every answer that is not a success.
+type Problem struct {
+	Error ProblemDetail `json:"error"`
+}
+
+// ProblemDetail says what went wrong.
+type ProblemDetail struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+var sentinels = []struct {
+	err    error
+	status int
+	detail ProblemDetail
+}{
+	{auth.ErrNoAccount, 404, ProblemDetail{"no_account", "no such account", "valetkey account list shows them; valetkey account add LOGIN adds one"}},
+	{auth.ErrLoginTaken, 409, ProblemDetail{"login_taken", "the login or one of the aliases is already taken", "valetkey account show LOGIN says by whom"}},
+	{auth.ErrNoLabel, 404, ProblemDetail{"no_label", "the account has no app password with this label", "valetkey list LOGIN shows them"}},
+	{auth.ErrLabelTaken, 409, ProblemDetail{"label_taken", "the account already has an app password with this label", "choose another label, or revoke the old one first"}},
+	{auth.ErrLimit, 409, ProblemDetail{"limit", "the account has as many app passwords as it may", "revoke one that is not used any more; valetkey list LOGIN shows when each was used"}},
+	{auth.ErrRevoked, 409, ProblemDetail{"revoked", "the app password is revoked", "create a new one"}},
+	{auth.ErrOverloaded, 503, ProblemDetail{"overloaded", "the daemon is too busy", "try again"}},
+}
+
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var f *Fault
+	if errors.As(err, &f) {
+		status := http.StatusBadRequest
+		if f.Code == "not_found" {
+			status = http.StatusNotFound
+		}
+		reply(w, status, Problem{ProblemDetail{f.Code, f.Message, f.Hint}})
+		return
+	}
+	for _, known := range sentinels {
+		if errors.Is(err, known.err) {
+			reply(w, known.status, Problem{known.detail})
+			return
+		}
+	}
+	// The cause stays in the daemon's log: it may name hosts and SQL.
+	s.log.Warn("admin: request failed", "call", r.Method+" "+r.URL.Path, "err", err)
+	reply(w, http.StatusServiceUnavailable, Problem{ProblemDetail{
+		"unavailable", "the database could not be asked", "valetkey status says how it is; valetkeyd's log has the cause",
+	}})
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if body != nil {
+		json.NewEncoder(w).Encode(body)
+	}
+}
+
+func read[T any](r *http.Request) (T, error) {
+	var body T
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&body); err != nil {
+		return body, &Fault{Code: "bad_request", Message: "the body is not the JSON that this call takes", Hint: jsonHint(err)}
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return body, &Fault{Code: "bad_request", Message: "there is more than one JSON value in the body"}
+	}
+	return body, nil
+}
+
+// jsonHint keeps of a decoder's error what names a field; the rest could quote the body.
+func jsonHint(err error) string {
+	if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
+		return "unknown field " + clip(name)
+	}
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return "field " + wrong.Field + " has the wrong type"
+	}
+	return ""
+}
+
+// call runs one verb with the service.
+func (s *Server) call(w http.ResponseWriter, r *http.Request, status int, do func(*Service) (any, error)) {
+	service := s.service()
+	if service == nil {
+		s.fail(w, r, errors.New("the database is not there yet"))
+		return
+	}
+	body, err := do(service)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if body == nil {
+		status = http.StatusNoContent
+	}
+	reply(w, status, body)
+}
+
+func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
+	reply(w, http.StatusOK, s.status(r.Context()))
+}
+
+func (s *Server) getAccounts(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit, _ := strconv.Atoi(q.Get("limit"))
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.Accounts(r.Context(), q.Get("after"), limit) })
+}
+
+func (s *Server) postAccount(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusCreated, func(v *Service) (any, error) {
+		n, err := read[NewAccount](r)
+		if err != nil {
+			return nil, err
+		}
+		return v.AddAccount(r.Context(), n, actor(r))
+	})
+}
+
+func (s *Server) getAccount(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.Account(r.Context(), r.URL.Query().Get("login")) })
+}
+
+func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		p, err := read[AccountPatch](r)
+		if err != nil {
+			return nil, err
+		}
+		return v.PatchAccount(r.Context(), r.URL.Query().Get("login"), p, actor(r))
+	})
+}
+
+func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		return nil, v.DeleteAccount(r.Context(), r.URL.Query().Get("login"), actor(r))
+	})
+}
+
+func (s *Server) getAppPasswords(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	all, _ := strconv.ParseBool(q.Get("all"))
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.AppPasswords(r.Context(), q.Get("login"), all) })
+}
+
+func (s *Server) postAppPassword(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusCreated, func(v *Service) (any, error) {
+		n, err := read[NewAppPassword](r)
+		if err != nil {
+			return nil, err
+		}
+		return v.Create(r.Context(), r.URL.Query().Get("login"), n, actor(r))
+	})
+}
+
+func (s *Server) patchAppPassword(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		n, err := read[Rename](r)
+		if err != nil {
+			return nil, err
+		}
+		q := r.URL.Query()
+		return nil, v.Rename(r.Context(), q.Get("login"), q.Get("label"), n.Label, actor(r))
+	})
+}
+
+func (s *Server) revokeAppPassword(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		n, err := read[Revocation](r)
+		if err != nil {
+			return nil, err
+		}
+		q := r.URL.Query()
+		return v.Revoke(r.Context(), q.Get("login"), q.Get("label"), n.Why, actor(r))
+	})
+}
+
+// getProfile writes a CPU profile of the next seconds, in the format of go tool pprof. One at a time.
+func (s *Server) getProfile(w http.ResponseWriter, r *http.Request) {
+	seconds, err := strconv.Atoi(r.URL.Query().Get("seconds"))
+	if err != nil || seconds < 1 || seconds > int(maxProfile.Seconds()) {
+		s.fail(w, r, &Fault{Code: "bad_request", Message: fmt.Sprintf("seconds must be 1 to %d", int(maxProfile.Seconds()))})
+		return
+	}
+	if !s.profiling.CompareAndSwap(false, true) {
+		s.fail(w, r, &Fault{Code: "busy", Message: "a profile is being taken", Hint: "try again"})
+		return
+	}
+	defer s.profiling.Store(false)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := pprof.StartCPUProfile(w); err != nil {
+		s.fail(w, r, &Fault{Code: "busy", Message: "a profile is being taken", Hint: "try again"})
+		return
+	}
+	defer pprof.StopCPUProfile()
+	select {
+	case <-time.After(time.Duration(seconds) * time.Second):
+	case <-r.Context().Done():
+	}
+}

@@ -1,0 +1,383 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/secret"
+)
+
+// Store keeps accounts and app passwords. Logins and label keys that it is given are normalised; "by" is who does it, for the
+// audit log. Its errors wrap the sentinels of package auth where a caller can act on them; any other means that it is not
+// known whether the change was made.
+type Store interface {
+	AddAccount(ctx context.Context, n auth.NewAccount, by string) (auth.Account, error)
+	Account(ctx context.Context, login string) (auth.Account, error)
+	Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error)
+	SetAccountEnabled(ctx context.Context, login string, enabled bool, by string) error
+	DeleteAccount(ctx context.Context, login, by string) error
+
+	Tags(ctx context.Context, login string) ([]auth.Tag, error)
+	AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth.AppPassword, error)
+	AppPasswords(ctx context.Context, login string, all bool) ([]auth.AppPassword, error)
+	RenameAppPassword(ctx context.Context, login, key, label, newKey, by string) error
+	RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
+}
+
+// Service does what an admin asks for.
+type Service struct {
+	Store  Store
+	Ring   *secret.Ring
+	Hashes *auth.Admission // shared with the logins, so that issuing cannot starve them
+	Length int             // letters of a new secret
+	Limit  int             // live app passwords per account
+	Now    func() time.Time
+}
+
+// Fault is a request that cannot be carried out as it is: the caller's doing, with a cure.
+type Fault struct {
+	Code    string // for programs: "bad_label"
+	Message string
+	Hint    string
+}
+
+// Error is the message.
+func (f *Fault) Error() string { return f.Message }
+
+func fault(code, hint, format string, args ...any) error {
+	return &Fault{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// Bounds of what an admin can store.
+const (
+	maxText     = 256 // characters of a display name, an attribute's value, a reason
+	maxEntries  = 64  // aliases, networks, attributes, values
+	maxServices = 32
+	maxPage     = 1000
+	drawAttempt = 1000 // secrets drawn before giving up: 65,536 tags, at most 1,000 live rows
+)
+
+func login(name string) (string, error) {
+	n, err := auth.NormaliseLogin(name)
+	if err != nil {
+		return "", fault("bad_login", "a login has no spaces and no control characters", "%q: %v", clip(name), err)
+	}
+	return n, nil
+}
+
+func label(text string) (shown, key string, err error) {
+	shown, key, err = auth.CheckLabel(text)
+	if err != nil {
+		return "", "", fault("bad_label", fmt.Sprintf("a label has 1 to %d characters, any script, on one line", auth.MaxLabel), "%q: %v", clip(text), err)
+	}
+	return shown, key, nil
+}
+
+func clip(s string) string {
+	if len(s) <= 80 {
+		return s
+	}
+	return s[:80] + "..."
+}
+
+func printable(what, s string) error {
+	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > maxText || strings.ContainsFunc(s, unicode.IsControl) {
+		return fault("bad_text", "", "%s must be at most %d characters on one line", what, maxText)
+	}
+	return nil
+}
+
+// AddAccount adds an account. A login or alias that is taken is [auth.ErrLoginTaken].
+func (s *Service) AddAccount(ctx context.Context, n NewAccount, by string) (Account, error) {
+	add := auth.NewAccount{DisplayName: strings.TrimSpace(n.DisplayName), Attributes: map[string][]string{}, Userdb: map[string]string{}}
+	var err error
+	if add.Login, err = login(n.Login); err != nil {
+		return Account{}, err
+	}
+	if len(n.Aliases) > maxEntries || len(n.Attributes) > maxEntries || len(n.Userdb) > maxEntries {
+		return Account{}, fault("too_many", "", "an account has at most %d aliases, attributes and userdb fields each", maxEntries)
+	}
+	for _, alias := range n.Aliases {
+		a, err := login(alias)
+		if err != nil {
+			return Account{}, err
+		}
+		if a != add.Login && !slices.Contains(add.Aliases, a) {
+			add.Aliases = append(add.Aliases, a)
+		}
+	}
+	if err := printable("the display name", add.DisplayName); err != nil {
+		return Account{}, err
+	}
+	for name, values := range n.Attributes {
+		if !attributeName(name) {
+			return Account{}, fault("bad_attribute", "letters, digits and hyphens; nothing that holds a password", "%q is not an attribute that an account may have", clip(name))
+		}
+		if len(values) > maxEntries {
+			return Account{}, fault("too_many", "", "attribute %s has more than %d values", name, maxEntries)
+		}
+		for _, v := range values {
+			if v == "" {
+				return Account{}, fault("bad_attribute", "", "attribute %s has an empty value", name)
+			}
+			if err := printable("a value of "+name, v); err != nil {
+				return Account{}, err
+			}
+		}
+		if len(values) > 0 {
+			add.Attributes[name] = values
+		}
+	}
+	for name, v := range n.Userdb {
+		if !attributeName(name) {
+			return Account{}, fault("bad_userdb", "letters, digits, hyphens and underscores", "%q is not a userdb field", clip(name))
+		}
+		if err := printable("userdb field "+name, v); err != nil {
+			return Account{}, err
+		}
+		add.Userdb[name] = v
+	}
+	a, err := s.Store.AddAccount(ctx, add, by)
+	if err != nil {
+		return Account{}, err
+	}
+	return accountView(a), nil
+}
+
+// attributeName accepts RFC 4512 keystrings and underscores, and refuses what directories keep passwords in.
+func attributeName(s string) bool {
+	if s == "" || len(s) > 64 || !('a' <= s[0]|0x20 && s[0]|0x20 <= 'z') {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	switch strings.ToLower(s) {
+	case "userpassword", "unicodepwd", "sambantpassword", "sambalmpassword", "krbprincipalkey", "authpassword", "password":
+		return false
+	}
+	return true
+}
+
+// Account returns an account by its login or one of its aliases.
+func (s *Service) Account(ctx context.Context, name string) (Account, error) {
+	l, err := login(name)
+	if err != nil {
+		return Account{}, err
+	}
+	a, err := s.Store.Account(ctx, l)
+	if err != nil {
+		return Account{}, err
+	}
+	return accountView(a), nil
+}
+
+// Accounts returns a page of accounts whose login sorts after the given one; limit 0 means the largest page.
+func (s *Service) Accounts(ctx context.Context, after string, limit int) (Accounts, error) {
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	found, err := s.Store.Accounts(ctx, after, limit)
+	if err != nil {
+		return Accounts{}, err
+	}
+	page := Accounts{Accounts: make([]Account, len(found))}
+	for i, a := range found {
+		page.Accounts[i] = accountView(a)
+	}
+	if len(found) == limit {
+		page.Next = found[len(found)-1].Login
+	}
+	return page, nil
+}
+
+// PatchAccount changes an account and returns what it is now.
+func (s *Service) PatchAccount(ctx context.Context, name string, p AccountPatch, by string) (Account, error) {
+	l, err := login(name)
+	if err != nil {
+		return Account{}, err
+	}
+	if p.Enabled != nil {
+		if err := s.Store.SetAccountEnabled(ctx, l, *p.Enabled, by); err != nil {
+			return Account{}, err
+		}
+	}
+	return s.Account(ctx, name)
+}
+
+// DeleteAccount deletes an account with its app passwords.
+func (s *Service) DeleteAccount(ctx context.Context, name, by string) error {
+	l, err := login(name)
+	if err != nil {
+		return err
+	}
+	return s.Store.DeleteAccount(ctx, l, by)
+}
+
+// Create issues an app password. The secret is in the answer and nowhere else.
+func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by string) (Created, error) {
+	l, err := login(name)
+	if err != nil {
+		return Created{}, err
+	}
+	add := auth.NewAppPassword{Login: l, Origin: auth.Generated, CreatedBy: by, LimitPerAccount: s.Limit}
+	if add.Label, add.LabelKey, err = label(n.Label); err != nil {
+		return Created{}, err
+	}
+	if len(n.Services) > maxServices || len(n.Networks) > maxEntries {
+		return Created{}, fault("too_many", "", "an app password has at most %d services and %d networks", maxServices, maxEntries)
+	}
+	for _, service := range n.Services {
+		v, err := auth.NormaliseService(service)
+		if err != nil {
+			return Created{}, fault("bad_service", "for example imap, smtp, ldap", "%q: %v", clip(service), err)
+		}
+		if !slices.Contains(add.Services, v) {
+			add.Services = append(add.Services, v)
+		}
+	}
+	for _, network := range n.Networks {
+		p, err := parseNetwork(network)
+		if err != nil {
+			return Created{}, err
+		}
+		if !slices.Contains(add.Networks, p) {
+			add.Networks = append(add.Networks, p)
+		}
+	}
+	if n.ExpiresAt != nil {
+		if !n.ExpiresAt.After(s.Now()) {
+			return Created{}, fault("bad_expiry", "", "it would expire at %s, which has passed", n.ExpiresAt.Format(time.RFC3339))
+		}
+		add.ExpiresAt = *n.ExpiresAt
+	}
+	if n.ExpiresUnusedFor != "" {
+		d, err := time.ParseDuration(n.ExpiresUnusedFor)
+		if err != nil || d < time.Hour {
+			return Created{}, fault("bad_expiry", "at least 1h; use is noted every few minutes only", "%q is not a time after which it expires unused", clip(n.ExpiresUnusedFor))
+		}
+		add.ExpiresUnusedFor = d
+	}
+
+	// The account's tags are known before a secret is drawn, so that no two of its rows share one and a login costs at most
+	// one slow hash. The store checks again, in the transaction, against one that was issued meanwhile.
+	for range 5 {
+		taken, err := s.Store.Tags(ctx, l)
+		if err != nil {
+			return Created{}, err
+		}
+		text, tag, err := s.draw(taken)
+		if err != nil {
+			return Created{}, err
+		}
+		add.Tag = &tag
+		if err := s.Hashes.Do(ctx, func() { add.PHC = secret.Hash(text) }); err != nil {
+			return Created{}, err
+		}
+		p, err := s.Store.AddAppPassword(ctx, add)
+		if errors.Is(err, auth.ErrTagTaken) {
+			continue
+		}
+		if err != nil {
+			return Created{}, err
+		}
+		return Created{AppPassword: appPasswordView(p), Secret: secret.Format(text)}, nil
+	}
+	return Created{}, fmt.Errorf("issuing an app password: %w again and again", auth.ErrTagTaken)
+}
+
+func (s *Service) draw(taken []auth.Tag) (text string, tag auth.Tag, err error) {
+	for range drawAttempt {
+		text = secret.Generate(s.Length)
+		if tag = s.Ring.Tag(text); !slices.Contains(taken, tag) {
+			return text, tag, nil
+		}
+	}
+	return "", auth.Tag{}, errors.New("issuing an app password: no free tag was drawn; the account has too many rows")
+}
+
+func parseNetwork(text string) (netip.Prefix, error) {
+	hint := "for example 192.0.2.0/24, 2001:db8::/32 or a single address"
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, fault("bad_network", hint, "%q is not a network", clip(text))
+	}
+	if p.Addr().Is4In6() {
+		return p, fault("bad_network", hint, "%q: write an IPv4 network as such", clip(text))
+	}
+	if p != p.Masked() {
+		return p, fault("bad_network", "did you mean "+p.Masked().String()+"?", "%q has bits set beyond its length", clip(text))
+	}
+	return p, nil
+}
+
+// AppPasswords returns the live app passwords of an account, or with the tombstones if all is set.
+func (s *Service) AppPasswords(ctx context.Context, name string, all bool) (AppPasswords, error) {
+	l, err := login(name)
+	if err != nil {
+		return AppPasswords{}, err
+	}
+	found, err := s.Store.AppPasswords(ctx, l, all)
+	if err != nil {
+		return AppPasswords{}, err
+	}
+	out := AppPasswords{AppPasswords: make([]AppPassword, len(found))}
+	for i, p := range found {
+		out.AppPasswords[i] = appPasswordView(p)
+	}
+	return out, nil
+}
+
+// Rename gives the app password another label.
+func (s *Service) Rename(ctx context.Context, name, old, text, by string) error {
+	l, err := login(name)
+	if err != nil {
+		return err
+	}
+	_, key, err := label(old)
+	if err != nil {
+		return err
+	}
+	shown, newKey, err := label(text)
+	if err != nil {
+		return err
+	}
+	return s.Store.RenameAppPassword(ctx, l, key, shown, newKey, by)
+}
+
+// Revoke ends the app password with this label. Logins already accepted are not affected. Revoking one that is already
+// revoked is not an error, so that an interrupted command can be run again; an unknown label is [auth.ErrNoLabel].
+func (s *Service) Revoke(ctx context.Context, name, text, why, by string) (AppPassword, error) {
+	l, err := login(name)
+	if err != nil {
+		return AppPassword{}, err
+	}
+	_, key, err := label(text)
+	if err != nil {
+		return AppPassword{}, err
+	}
+	why = strings.TrimSpace(why)
+	if err := printable("the reason", why); err != nil {
+		return AppPassword{}, err
+	}
+	p, err := s.Store.RevokeAppPassword(ctx, l, key, why, by)
+	if err != nil {
+		return AppPassword{}, err
+	}
+	return appPasswordView(p), nil
+}

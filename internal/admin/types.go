@@ -1,0 +1,187 @@
+// Package admin is the administrative API: its types, the service behind it, the HTTP server on the daemon's Unix socket, and
+// the client that the companion command uses.
+//
+// It refuses to know SQL (it declares the store's interface) and front ends. The one rule a newcomer would break: a secret
+// leaves once, in the answer to a creation; nothing else here may hold a secret, a hash or a tag.
+package admin
+
+import (
+	"time"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+// Account is an account as the API shows it.
+type Account struct {
+	Login        string              `json:"login"`
+	Aliases      []string            `json:"aliases"`
+	DisplayName  string              `json:"display_name"`
+	Enabled      bool                `json:"enabled"`
+	Attributes   map[string][]string `json:"attributes"`
+	Userdb       map[string]string   `json:"userdb"`
+	UUID         string              `json:"uuid"`
+	CreatedAt    time.Time           `json:"created_at"`
+	AppPasswords int                 `json:"app_passwords"` // live ones
+}
+
+// NewAccount asks for an account.
+type NewAccount struct {
+	Login       string              `json:"login"`
+	Aliases     []string            `json:"aliases,omitempty"`
+	DisplayName string              `json:"display_name,omitempty"`
+	Attributes  map[string][]string `json:"attributes,omitempty"`
+	Userdb      map[string]string   `json:"userdb,omitempty"`
+}
+
+// AccountPatch changes an account; what is nil stays.
+type AccountPatch struct {
+	Enabled *bool `json:"enabled,omitempty"`
+}
+
+// Accounts is a page of accounts, by login. Next is the value of "after" for the next page, or empty at the end.
+type Accounts struct {
+	Accounts []Account `json:"accounts"`
+	Next     string    `json:"next,omitempty"`
+}
+
+// Status of an app password.
+const (
+	Live    = "live"
+	Expired = "expired"
+	Revoked = "revoked"
+)
+
+// AppPassword is an app password as the API shows it.
+type AppPassword struct {
+	Login            string      `json:"login"`
+	Label            string      `json:"label"`
+	Status           string      `json:"status"`
+	Services         []string    `json:"services"` // empty: all
+	Networks         []string    `json:"networks"` // CIDR; empty: all
+	Origin           auth.Origin `json:"origin"`
+	CreatedAt        time.Time   `json:"created_at"`
+	CreatedBy        string      `json:"created_by"`
+	ExpiresAt        *time.Time  `json:"expires_at,omitempty"`
+	ExpiresUnusedFor string      `json:"expires_unused_for,omitempty"` // Go duration
+	LastUsed         *Use        `json:"last_used,omitempty"`
+	RevokedAt        *time.Time  `json:"revoked_at,omitempty"`
+	RevokedBy        string      `json:"revoked_by,omitempty"`
+	RevokedWhy       string      `json:"revoked_why,omitempty"`
+}
+
+// Use is one accepted login.
+type Use struct {
+	At       time.Time `json:"at"`
+	Service  string    `json:"service"`
+	FrontEnd string    `json:"front_end"`
+	Address  string    `json:"address,omitempty"` // empty: the protocol did not tell
+}
+
+// AppPasswords are those of one account.
+type AppPasswords struct {
+	AppPasswords []AppPassword `json:"app_passwords"`
+}
+
+// NewAppPassword asks for an app password.
+type NewAppPassword struct {
+	Label            string     `json:"label"`
+	Services         []string   `json:"services,omitempty"`
+	Networks         []string   `json:"networks,omitempty"` // CIDR, or an address for itself alone
+	ExpiresAt        *time.Time `json:"expires_at,omitempty"`
+	ExpiresUnusedFor string     `json:"expires_unused_for,omitempty"` // Go duration
+}
+
+// Created is a fresh app password with its secret, which is never shown again.
+type Created struct {
+	AppPassword AppPassword `json:"app_password"`
+	Secret      string      `json:"secret"` // abcd-efgh-ijkl-mnop
+}
+
+// Rename gives an app password another label.
+type Rename struct {
+	Label string `json:"label"`
+}
+
+// Revocation ends an app password.
+type Revocation struct {
+	Why string `json:"why,omitempty"`
+}
+
+// Status is the state of the daemon.
+type Status struct {
+	Version   string        `json:"version"`
+	Started   time.Time     `json:"started"`
+	Database  Database      `json:"database"`
+	Peppers   []string      `json:"peppers"`                   // ids, the active one first
+	Unknown   []string      `json:"unknown_peppers,omitempty"` // of rows that this daemon finds only slowly
+	Listeners []Listener    `json:"listeners"`
+	Counters  auth.Counters `json:"counters"`
+}
+
+// Database is the state of the database as this daemon sees it.
+type Database struct {
+	Reachable bool   `json:"reachable"`
+	Private   bool   `json:"private"` // a cluster of the daemon's own
+	Version   string `json:"version,omitempty"`
+	Schema    int64  `json:"schema,omitempty"`
+	Error     string `json:"error,omitempty"`
+}
+
+// Listener is where a front end listens.
+type Listener struct {
+	Name        string `json:"name"` // as in the configuration: "ldap[1]"
+	FrontEnd    string `json:"front_end"`
+	Address     string `json:"address"` // "unix:/path" or "tcp:host:port", with the port that was chosen
+	BaseDN      string `json:"base_dn,omitempty"`
+	Service     string `json:"service,omitempty"`
+	Connections int64  `json:"connections"` // open now
+}
+
+func accountView(a auth.Account) Account {
+	v := Account{
+		Login: a.Login, Aliases: a.Aliases, DisplayName: a.DisplayName, Enabled: a.Enabled, Attributes: a.Attributes,
+		Userdb: a.Userdb, UUID: a.UUID, CreatedAt: a.CreatedAt, AppPasswords: a.AppPasswords,
+	}
+	if v.Aliases == nil {
+		v.Aliases = []string{}
+	}
+	if v.Attributes == nil {
+		v.Attributes = map[string][]string{}
+	}
+	if v.Userdb == nil {
+		v.Userdb = map[string]string{}
+	}
+	return v
+}
+
+func appPasswordView(p auth.AppPassword) AppPassword {
+	v := AppPassword{
+		Login: p.Login, Label: p.Label, Status: Live, Services: p.Services, Networks: []string{}, Origin: p.Origin,
+		CreatedAt: p.CreatedAt, CreatedBy: p.CreatedBy, RevokedBy: p.RevokedBy, RevokedWhy: p.RevokedWhy,
+	}
+	if v.Services == nil {
+		v.Services = []string{}
+	}
+	for _, n := range p.Networks {
+		v.Networks = append(v.Networks, n.String())
+	}
+	if !p.ExpiresAt.IsZero() {
+		v.ExpiresAt = &p.ExpiresAt
+	}
+	if p.ExpiresUnusedFor > 0 {
+		v.ExpiresUnusedFor = p.ExpiresUnusedFor.String()
+	}
+	if u := p.LastUsed; u != nil {
+		v.LastUsed = &Use{At: u.At, Service: u.Service, FrontEnd: u.FrontEnd}
+		if u.Addr.IsValid() {
+			v.LastUsed.Address = u.Addr.String()
+		}
+	}
+	switch {
+	case !p.RevokedAt.IsZero():
+		v.Status, v.RevokedAt = Revoked, &p.RevokedAt
+	case p.Expired:
+		v.Status = Expired
+	}
+	return v
+}
