@@ -1,0 +1,273 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+const (
+	// maxLive is how many live app passwords an account may have, whatever the configuration says.
+	maxLive = 1000
+	// maxTombstones is how many revoked and expired ones are kept, so that what a login reads is bounded.
+	maxTombstones = 1000
+	// maxListed is how many app passwords are listed.
+	maxListed = maxLive + maxTombstones
+)
+
+const appPasswordColumns = `id, account_id, label, services, networks::text[], origin, created_at, created_by, expires_at,
+	(extract(epoch FROM expires_unused_for) * 1000000)::bigint, last_used_at, last_used_service, last_used_front_end,
+	host(last_used_addr), revoked_at, revoked_by, revoked_why, ` + expired
+
+func scanAppPassword(row interface{ Scan(...any) error }, login string) (auth.AppPassword, error) {
+	p := auth.AppPassword{Login: login}
+	var networks []string
+	var expiresAt, usedAt, revokedAt sql.NullTime
+	var unusedFor sql.NullInt64
+	var service, frontEnd, addr, revokedBy, revokedWhy sql.NullString
+	err := row.Scan(&p.ID, &p.AccountID, &p.Label, pq.Array(&p.Services), pq.Array(&networks), &p.Origin, &p.CreatedAt,
+		&p.CreatedBy, &expiresAt, &unusedFor, &usedAt, &service, &frontEnd, &addr, &revokedAt, &revokedBy, &revokedWhy, &p.Expired)
+	if err != nil {
+		return auth.AppPassword{}, err
+	}
+	for _, n := range networks {
+		prefix, err := netip.ParsePrefix(n)
+		if err != nil {
+			return auth.AppPassword{}, fmt.Errorf("read network of app password: %w", err)
+		}
+		p.Networks = append(p.Networks, prefix)
+	}
+	p.ExpiresAt, p.RevokedAt = expiresAt.Time, revokedAt.Time
+	p.ExpiresUnusedFor = time.Duration(unusedFor.Int64) * time.Microsecond
+	p.RevokedBy, p.RevokedWhy = revokedBy.String, revokedWhy.String
+	if usedAt.Valid {
+		p.LastUsed = &auth.Use{At: usedAt.Time, Service: service.String, FrontEnd: frontEnd.String}
+		if addr.Valid {
+			if p.LastUsed.Addr, err = netip.ParseAddr(addr.String); err != nil {
+				return auth.AppPassword{}, fmt.Errorf("read last address of app password: %w", err)
+			}
+		}
+	}
+	return p, nil
+}
+
+// Tags returns the tags of all app passwords of the account, tombstones included, for the generator to avoid. An unknown
+// login is [auth.ErrNoAccount].
+func (s *Store) Tags(ctx context.Context, login string) ([]auth.Tag, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	rows, err := s.db.QueryContext(ctx, `SELECT p.pepper_id, p.tag FROM logins n
+		LEFT JOIN app_passwords p ON p.account_id = n.account_id AND p.tag IS NOT NULL WHERE n.login = $1`, login)
+	if err != nil {
+		return nil, failed("read tags", err)
+	}
+	defer rows.Close()
+	var tags []auth.Tag
+	known := false
+	for rows.Next() {
+		var pepper, value sql.NullInt32
+		if err := rows.Scan(&pepper, &value); err != nil {
+			return nil, failed("read tags", err)
+		}
+		known = true
+		if value.Valid {
+			tags = append(tags, auth.Tag{PepperID: pepper.Int32, Value: uint16(value.Int32)})
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed("read tags", err)
+	}
+	if !known {
+		return nil, auth.ErrNoAccount
+	}
+	return tags, nil
+}
+
+// AddAppPassword stores an app password. Labels that only expired ones hold are free. The errors that a caller branches
+// on are [auth.ErrNoAccount], [auth.ErrLabelTaken], [auth.ErrLimit], and [auth.ErrTagTaken], after which another
+// password has to be generated: a row that is not revoked has the tag. A pepper that is not registered yet is
+// registered with it.
+func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth.AppPassword, error) {
+	var pepper, tag sql.NullInt32
+	if n.Tag != nil {
+		pepper = sql.NullInt32{Int32: n.Tag.PepperID, Valid: true}
+		tag = sql.NullInt32{Int32: int32(n.Tag.Value), Valid: true}
+	}
+	networks := make([]string, len(n.Networks))
+	for i, p := range n.Networks {
+		networks[i] = p.Masked().String() // the type cidr refuses host bits
+	}
+	services := n.Services
+	if services == nil {
+		services = []string{}
+	}
+	var out auth.AppPassword
+	err := s.transact(ctx, "add app password", func(ctx context.Context, tx *sql.Tx) error {
+		a, err := lockAccount(ctx, tx, n.Login)
+		if err != nil {
+			return err
+		}
+		if err := releaseLabels(ctx, tx, a.id); err != nil {
+			return err
+		}
+		var live int
+		var labelTaken, tagTaken bool
+		err = tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE NOT `+expired+`),
+			COALESCE(bool_or(holds_label AND label_key = $2), false), COALESCE(bool_or(pepper_id = $3 AND tag = $4), false)
+			FROM app_passwords WHERE account_id = $1 AND revoked_at IS NULL`,
+			a.id, n.LabelKey, pepper, tag).Scan(&live, &labelTaken, &tagTaken)
+		switch {
+		case err != nil:
+			return err
+		case labelTaken:
+			return auth.ErrLabelTaken
+		case live >= min(n.LimitPerAccount, maxLive):
+			return auth.ErrLimit
+		case tagTaken:
+			return auth.ErrTagTaken
+		}
+		if pepper.Valid {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO peppers (id) VALUES ($1) ON CONFLICT DO NOTHING", pepper); err != nil {
+				return err
+			}
+		}
+		if err := dropOldTombstones(ctx, tx, a.id); err != nil {
+			return err
+		}
+		out, err = scanAppPassword(tx.QueryRowContext(ctx, `INSERT INTO app_passwords (account_id, label, label_key, services, networks,
+				phc, pepper_id, tag, origin, created_by, expires_at, expires_unused_for)
+			VALUES ($1, $2, $3, $4, $5::cidr[], $6, $7, $8, $9, $10, $11, make_interval(secs => $12))
+			RETURNING `+appPasswordColumns,
+			a.id, n.Label, n.LabelKey, pq.Array(services), pq.Array(networks), n.PHC, pepper, tag, string(n.Origin), n.CreatedBy,
+			sql.NullTime{Time: n.ExpiresAt, Valid: !n.ExpiresAt.IsZero()},
+			sql.NullFloat64{Float64: n.ExpiresUnusedFor.Seconds(), Valid: n.ExpiresUnusedFor != 0}), a.login)
+		if err != nil {
+			return err
+		}
+		return addEvent(ctx, tx, event{kind: eventAppPasswordCreated, actor: n.CreatedBy, accountID: a.id, login: a.login,
+			appPasswordID: out.ID, label: out.Label, detail: map[string]any{
+				"origin": n.Origin, "services": services, "networks": networks,
+				"expires_at": out.ExpiresAt, "expires_unused_for": n.ExpiresUnusedFor.String(),
+			}})
+	})
+	if err != nil {
+		return auth.AppPassword{}, err
+	}
+	return out, nil
+}
+
+// releaseLabels frees the labels of the account's expired app passwords.
+func releaseLabels(ctx context.Context, tx *sql.Tx, accountID int64) error {
+	_, err := tx.ExecContext(ctx, "UPDATE app_passwords SET holds_label = false WHERE account_id = $1 AND holds_label AND "+expired,
+		accountID)
+	return err
+}
+
+// dropOldTombstones deletes the oldest tombstones of the account beyond maxTombstones. The audit log still tells of them.
+func dropOldTombstones(ctx context.Context, tx *sql.Tx, accountID int64) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM app_passwords WHERE id IN (SELECT id FROM app_passwords
+		WHERE account_id = $1 AND (revoked_at IS NOT NULL OR `+expired+`) ORDER BY id DESC OFFSET $2)`, accountID, maxTombstones)
+	return err
+}
+
+// AppPasswords lists the live app passwords of the account by creation, or all of them with tombstones, of which the newest
+// 1000 are kept. An unknown login is [auth.ErrNoAccount].
+func (s *Store) AppPasswords(ctx context.Context, login string, all bool) ([]auth.AppPassword, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	var id int64
+	var canonical string
+	err := s.db.QueryRowContext(ctx, "SELECT a.id, a.login FROM logins n JOIN accounts a ON a.id = n.account_id WHERE n.login = $1",
+		login).Scan(&id, &canonical)
+	if err != nil {
+		return nil, failed("list app passwords", noRowsIs(err, auth.ErrNoAccount))
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT `+appPasswordColumns+` FROM app_passwords
+		WHERE account_id = $1 AND ($2 OR (revoked_at IS NULL AND NOT `+expired+`)) ORDER BY id LIMIT $3`, id, all, maxListed)
+	if err != nil {
+		return nil, failed("list app passwords", err)
+	}
+	defer rows.Close()
+	var list []auth.AppPassword
+	for rows.Next() {
+		p, err := scanAppPassword(rows, canonical)
+		if err != nil {
+			return nil, failed("list app passwords", err)
+		}
+		list = append(list, p)
+	}
+	return list, failed("list app passwords", rows.Err())
+}
+
+// RenameAppPassword gives a new label to the app password that holds the label with this key. [auth.ErrNoLabel]: none
+// does, or it is revoked. [auth.ErrLabelTaken]: another one has the new label. A new label that differs from the old one
+// only in case is allowed.
+func (s *Store) RenameAppPassword(ctx context.Context, login, key, newLabel, newKey, by string) error {
+	return s.transact(ctx, "rename app password", func(ctx context.Context, tx *sql.Tx) error {
+		a, err := lockAccount(ctx, tx, login)
+		if err != nil {
+			return err
+		}
+		var id int64
+		var old string
+		err = tx.QueryRowContext(ctx, "SELECT id, label FROM app_passwords WHERE account_id = $1 AND label_key = $2 AND holds_label",
+			a.id, key).Scan(&id, &old)
+		if err != nil {
+			return noRowsIs(err, auth.ErrNoLabel)
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE app_passwords SET holds_label = false
+			WHERE account_id = $1 AND holds_label AND label_key = $2 AND id <> $3 AND `+expired, a.id, newKey, id); err != nil {
+			return err
+		}
+		// A label that is still taken breaks the unique index, which says so.
+		if _, err := tx.ExecContext(ctx, "UPDATE app_passwords SET label = $2, label_key = $3 WHERE id = $1",
+			id, newLabel, newKey); err != nil {
+			return err
+		}
+		return addEvent(ctx, tx, event{kind: eventAppPasswordRenamed, actor: by, accountID: a.id, login: a.login,
+			appPasswordID: id, label: newLabel, detail: map[string]any{"from": old}})
+	})
+}
+
+// RevokeAppPassword ends the app password with this label key and returns it. When it returns, the next login anywhere
+// is refused; with synchronous standbys this holds across a failover too. If the label is not held by any, the newest
+// that had it counts: revoking one that is already revoked is not an error and changes nothing. [auth.ErrNoLabel]: none
+// ever had the label.
+func (s *Store) RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error) {
+	var out auth.AppPassword
+	err := s.transact(ctx, "revoke app password", func(ctx context.Context, tx *sql.Tx) error {
+		if err := commitEverywhere(ctx, tx); err != nil {
+			return err
+		}
+		a, err := lockAccount(ctx, tx, login)
+		if err != nil {
+			return err
+		}
+		out, err = scanAppPassword(tx.QueryRowContext(ctx, "SELECT "+appPasswordColumns+` FROM app_passwords
+			WHERE account_id = $1 AND label_key = $2 ORDER BY holds_label DESC, id DESC LIMIT 1`, a.id, key), a.login)
+		if err != nil {
+			return noRowsIs(err, auth.ErrNoLabel)
+		}
+		if !out.RevokedAt.IsZero() {
+			return nil
+		}
+		out, err = scanAppPassword(tx.QueryRowContext(ctx, `UPDATE app_passwords
+			SET revoked_at = now(), revoked_by = $2, revoked_why = $3, holds_label = false
+			WHERE id = $1 RETURNING `+appPasswordColumns, out.ID, by, why), a.login)
+		if err != nil {
+			return err
+		}
+		return addEvent(ctx, tx, event{kind: eventAppPasswordRevoked, actor: by, accountID: a.id, login: a.login,
+			appPasswordID: out.ID, label: out.Label, detail: map[string]any{"why": why}})
+	})
+	if err != nil {
+		return auth.AppPassword{}, err
+	}
+	return out, nil
+}

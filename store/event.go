@@ -1,0 +1,44 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+)
+
+// Kinds of events in the audit log.
+const (
+	eventAccountAdded       = "account.added"
+	eventAccountEnabled     = "account.enabled"
+	eventAccountDisabled    = "account.disabled"
+	eventAccountDeleted     = "account.deleted"
+	eventAppPasswordCreated = "app_password.created"
+	eventAppPasswordRenamed = "app_password.renamed"
+	eventAppPasswordRevoked = "app_password.revoked"
+	eventLoginRejected      = "login.rejected" // of a login whose password matched
+)
+
+// event is one entry of the audit log. It is written in the transaction of what it tells of.
+type event struct {
+	kind          string
+	actor         string
+	accountID     int64
+	login         string // canonical, as it was then
+	appPasswordID int64  // 0: none
+	label         string // empty: none
+	detail        map[string]any
+}
+
+func addEvent(ctx context.Context, tx *sql.Tx, e event) error {
+	detail := []byte("{}")
+	if len(e.detail) > 0 {
+		var err error
+		if detail, err = json.Marshal(e.detail); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO events (kind, actor, account_id, login, app_password_id, label, detail)
+		VALUES ($1, $2, $3, $4, NULLIF($5, 0::bigint), NULLIF($6, ''), $7)`,
+		e.kind, e.actor, e.accountID, e.login, e.appPasswordID, e.label, string(detail))
+	return err
+}

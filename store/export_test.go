@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"log/slog"
+
+	"github.com/lib/pq"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+// What the tests, which are in a package of their own because storetest imports this one, need to see.
+
+const (
+	LookupSQL     = lookupSQL
+	SchemaTarget  = schemaTarget
+	VersionTable  = versionTable
+	LookupTimeout = lookupTimeout
+)
+
+var (
+	LookupSettings = lookupSettings
+	ParseURL       = parseURL
+	Redact         = func(s string) (string, error) { cfg, err := parseURL(s); return redact(cfg), err }
+)
+
+// Flush writes the pending bookkeeping now.
+func (s *Store) Flush(ctx context.Context) error { return s.recorder.flush(ctx) }
+
+// BookkeepingStats returns the counters of the recorder.
+func (s *Store) BookkeepingStats() BookkeepingStats { return s.recorder.stats() }
+
+// Remembered returns how many notes the recorder remembers having taken.
+func (s *Store) Remembered() int {
+	s.recorder.mu.Lock()
+	defer s.recorder.mu.Unlock()
+	return len(s.recorder.recent) + len(s.recorder.before)
+}
+
+// NewLookups makes a queue with connections of the test's.
+func NewLookups(connect func(context.Context) (driver.Conn, error), maxQueue int) *Lookups {
+	return &Lookups{startLookups(connectFunc(connect), slog.New(slog.DiscardHandler), maxQueue)}
+}
+
+type Lookups struct{ l *lookups }
+
+func (l *Lookups) Lookup(ctx context.Context, login string, tags []auth.Tag) (*auth.Found, error) {
+	return l.l.lookup(ctx, login, tags)
+}
+
+func (l *Lookups) Queued() int {
+	l.l.mu.Lock()
+	defer l.l.mu.Unlock()
+	return len(l.l.queue)
+}
+
+func (l *Lookups) Close(ctx context.Context) error { return l.l.close(ctx) }
+
+type connectFunc func(context.Context) (driver.Conn, error)
+
+func (f connectFunc) Connect(ctx context.Context) (driver.Conn, error) { return f(ctx) }
+func (f connectFunc) Driver() driver.Driver                            { return &pq.Driver{} }
+
+// LookupConnector makes connections as the lanes use them.
+func LookupConnector(url string) (driver.Connector, error) {
+	cfg, err := parseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	return connector(cfg, lookupExchange, lookupSettings)
+}
