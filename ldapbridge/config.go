@@ -1,0 +1,119 @@
+package ldapbridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+// Authenticator decides logins. An error means undecided, never "wrong password". It must return soon after the end of the
+// context, since the connection waits for it.
+type Authenticator interface {
+	Authenticate(ctx context.Context, req auth.Request) (auth.Decision, error)
+}
+
+// Directory is where the entries come from.
+type Directory interface {
+	// Entry reads the account that goes by this canonical login, fresh at every call. [auth.ErrNoAccount] means that there
+	// is none; any other error means that nothing is known.
+	Entry(ctx context.Context, login string) (auth.Account, error)
+}
+
+// Config says how a [Server] presents itself. BaseDN is required; every other zero value has a default.
+type Config struct {
+	// Listener is the name that login requests carry. Empty: network and address of the listener that the connection
+	// came from, "tcp:127.0.0.1:3389".
+	Listener string
+	// Service is what a bind logs in to. Empty: "ldap".
+	Service string
+
+	// BaseDN is the suffix, "dc=example,dc=org".
+	BaseDN string
+	// People is the container of the accounts, relative to BaseDN. Empty: "ou=people".
+	People string
+	// RDNAttribute names an account below People. Empty: "uid".
+	RDNAttribute string
+
+	// RequireTLS refuses passwords on TCP connections without TLS, unverified, with result code 13. A Unix socket counts
+	// as protected.
+	RequireTLS bool
+
+	Limits Limits
+}
+
+// Limits bound what one connection, one source and all of them may take. Zero values mean the defaults; reference/ldap-attacks.md
+// section 2 has the reasons.
+type Limits struct {
+	Connections          int // in all: 1024
+	ConnectionsPerSource int // per IPv4 address or IPv6 /64, not for Unix sockets: 256
+
+	UnboundPDU int // bytes of a PDU before a bind with a password was accepted: 64 KiB
+	BoundPDU   int // and after: 256 KiB
+
+	UnboundIdle time.Duration // wait for a PDU from a client that never bound: 30 s
+	Idle        time.Duration // and from one that did, be it anonymously, as Dovecot does at connect: 15 min
+	PDU         time.Duration // first byte to last byte of a PDU, and TLS handshake: 10 s
+	Write       time.Duration // of one write: 10 s
+	Decision    time.Duration // of one bind or one look into the directory: 20 s
+
+	Attributes  int // selected in one search: 256
+	Controls    int // of one request: 16
+	FilterDepth int // 32
+	FilterNodes int // 512
+	DN          int // bytes: 1024
+	RDNs        int // of a DN: 32
+	Password    int // bytes: 512
+}
+
+// maxAVAs bounds the attribute-value pairs of a DN, all its RDNs together.
+const maxAVAs = 64
+
+func (l *Limits) setDefaults() error {
+	var faults []error
+	for _, f := range []struct {
+		name         string
+		value        *int
+		def, highest int
+	}{
+		{"Connections", &l.Connections, 1024, 1 << 20},
+		{"ConnectionsPerSource", &l.ConnectionsPerSource, 256, 1 << 20},
+		{"UnboundPDU", &l.UnboundPDU, 64 << 10, 16 << 20},
+		{"BoundPDU", &l.BoundPDU, 256 << 10, 16 << 20},
+		{"Attributes", &l.Attributes, 256, 1 << 16},
+		{"Controls", &l.Controls, 16, 1 << 10},
+		{"FilterDepth", &l.FilterDepth, 32, 1 << 10}, // every level is a stack frame
+		{"FilterNodes", &l.FilterNodes, 512, 1 << 16},
+		{"DN", &l.DN, 1024, 64 << 10},
+		{"RDNs", &l.RDNs, 32, maxAVAs},
+		{"Password", &l.Password, auth.MaxPassword, 64 << 10},
+	} {
+		if *f.value == 0 {
+			*f.value = f.def
+		}
+		if *f.value < 0 || *f.value > f.highest {
+			faults = append(faults, fmt.Errorf("limit %s is %d, must be 1 to %d", f.name, *f.value, f.highest))
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}{
+		{"UnboundIdle", &l.UnboundIdle, 30 * time.Second},
+		{"Idle", &l.Idle, 15 * time.Minute},
+		{"PDU", &l.PDU, 10 * time.Second},
+		{"Write", &l.Write, 10 * time.Second},
+		{"Decision", &l.Decision, 20 * time.Second},
+	} {
+		if *f.value == 0 {
+			*f.value = f.def
+		}
+		if *f.value < 0 {
+			faults = append(faults, fmt.Errorf("limit %s is %v, must be positive", f.name, *f.value))
+		}
+	}
+	return errors.Join(faults...)
+}

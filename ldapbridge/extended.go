@@ -1,0 +1,42 @@
+package ldapbridge
+
+const (
+	oidWhoAmI         = "1.3.6.1.4.1.4203.1.11.3"
+	oidPasswordModify = "1.3.6.1.4.1.4203.1.11.1"
+	oidStartTLS       = "1.3.6.1.4.1.1466.20037"
+)
+
+// readOnly is the answer to every operation that would write.
+var readOnly = result{code: unwillingToPerform, diag: "read-only"}
+
+// extended answers an ExtendedRequest (RFC 4511 section 4.12). An error means that the PDU is broken.
+func (c *conn) extended(m *message) error {
+	var req extendedRequest
+	if err := req.decode(m.body); err != nil {
+		return err
+	}
+	r, value := c.extendedResult(m, &req)
+	c.out = appendExtended(c.out, m.id, r, "", value)
+	return nil
+}
+
+func (c *conn) extendedResult(m *message, req *extendedRequest) (result, []byte) {
+	if m.unknownCritical() {
+		return result{code: unavailableCriticalExt}, nil
+	}
+	switch string(req.name) {
+	case oidWhoAmI: // RFC 4532
+		if req.value != nil {
+			return result{code: protocolError, diag: "no request value expected"}, nil
+		}
+		if c.login == "" {
+			return result{}, []byte{}
+		}
+		return result{}, c.srv.accountDN(c.login).append([]byte("dn:"))
+	case oidPasswordModify:
+		return readOnly, nil
+	case oidStartTLS:
+		return result{code: protocolError, diag: "StartTLS is not supported"}, nil
+	}
+	return result{code: protocolError, diag: "unknown extended request"}, nil
+}
