@@ -31,7 +31,7 @@ type Authenticator struct {
 	cfg  Config
 	memo *memo
 
-	ok, fail, undecided atomic.Int64
+	ok, fail, undecided, hashed atomic.Int64
 }
 
 // New returns an Authenticator.
@@ -56,7 +56,7 @@ type Counters struct {
 
 // Counters returns the totals.
 func (a *Authenticator) Counters() Counters {
-	return Counters{a.ok.Load(), a.fail.Load(), a.undecided.Load(), a.cfg.Hashes.Done(), a.cfg.Hashes.Waiting()}
+	return Counters{a.ok.Load(), a.fail.Load(), a.undecided.Load(), a.hashed.Load(), a.cfg.Hashes.Waiting()}
 }
 
 // ForgetVerifications empties the memo, so that the next login with each password computes its hash again.
@@ -98,7 +98,7 @@ type verdict struct {
 func reject(r Reason) Decision { return Decision{Reason: r} }
 
 func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, err error) {
-	req.Addr = req.Addr.Unmap()
+	req.Addr = req.Addr.Unmap().WithZone("") // a zone is the sender's interface, and free text
 	if req.Password == "" {
 		v.decision = reject(EmptyPassword)
 		return v, nil
@@ -152,6 +152,7 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 		return v, nil
 	}
 	if a.cfg.Enrolment != nil {
+		req.Password = "" // nobody beyond this point is to have it
 		enrolled, err := a.cfg.Enrolment.Enrolled(ctx, found.AccountID, found.Login, req)
 		if err != nil {
 			return v, fmt.Errorf("checking the enrolment: %w", err)
@@ -186,7 +187,6 @@ func contains(networks []netip.Prefix, addr netip.Addr) bool {
 	if !addr.IsValid() {
 		return false // not known is not allowed: some peers never say
 	}
-	addr = addr.WithZone("")
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
@@ -213,33 +213,35 @@ func (a *Authenticator) match(ctx context.Context, req *Request, normalised stri
 	// One of them may be in the memo already: look before hashing any.
 	now := a.cfg.Now()
 	for _, row := range order {
-		if text, ok := comparable(row, req.Password, normalised, shaped); ok && refusal(row, req) == "" {
+		if text, ok := hashedText(row, req.Password, normalised, shaped); ok && refusal(row, req) == "" {
 			if match, _ := a.memo.get(a.memo.key(row.ID, row.PHC, text), now); match {
 				return row, nil
 			}
 		}
 	}
-	var failed error
+	// Once the context has ended, matchOne answers from the memo or fails: no row is passed over.
+	var failed, goodFailed error
 	for _, row := range order {
+		good := refusal(row, req) == ""
 		found, err := a.matchOne(ctx, req.Password, normalised, shaped, row)
 		if found != nil {
-			if failed != nil && refusal(row, req) != "" {
-				return nil, failed // a good row could not be compared
+			if !good && goodFailed != nil {
+				return nil, goodFailed // it might have been accepted
 			}
 			return found, nil
 		}
 		if err != nil && failed == nil {
 			failed = err
 		}
-		if ctx.Err() != nil {
-			break
+		if err != nil && good && goodFailed == nil {
+			goodFailed = err
 		}
 	}
 	return nil, failed
 }
 
-// comparable returns the text that the row's hash was made of, if the password can be it.
-func comparable(row *Candidate, password, normalised string, shaped bool) (string, bool) {
+// hashedText returns the text that the row's hash was made of, if the password can be it.
+func hashedText(row *Candidate, password, normalised string, shaped bool) (string, bool) {
 	if row.Origin == Imported {
 		return password, len(password) <= MaxPassword && strings.IndexByte(password, 0) < 0
 	}
@@ -248,7 +250,7 @@ func comparable(row *Candidate, password, normalised string, shaped bool) (strin
 
 // matchOne compares the password with one row, by the memo or by the slow hash.
 func (a *Authenticator) matchOne(ctx context.Context, password, normalised string, shaped bool, row *Candidate) (*Candidate, error) {
-	text, ok := comparable(row, password, normalised, shaped)
+	text, ok := hashedText(row, password, normalised, shaped)
 	if !ok {
 		return nil, nil
 	}
@@ -261,6 +263,7 @@ func (a *Authenticator) matchOne(ctx context.Context, password, normalised strin
 			if match, known = a.memo.get(key, a.cfg.Now()); known {
 				return
 			}
+			a.hashed.Add(1)
 			if match, verifyErr = a.cfg.Secrets.Verify(row.PHC, text); verifyErr == nil {
 				a.memo.put(key, match, row.Origin, a.cfg.Now())
 			}
@@ -280,6 +283,9 @@ func (a *Authenticator) matchOne(ctx context.Context, password, normalised strin
 
 // loggedLogin bounds what a client can put into the log, in bytes.
 const loggedLogin = 256
+
+// loggedError bounds the text of an error, which may quote what a database or a plugin said.
+const loggedError = 512
 
 // log writes the one line of this attempt. Its keys are fixed, and the address stands before anything that a client
 // controls, so that a log reader such as fail2ban cannot be fooled (reference/security.md section 4.4).
@@ -319,7 +325,7 @@ func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err e
 	}
 	attrs = append(attrs, slog.String("session", clip(req.Session, 64)), slog.Duration("took", took))
 	if err != nil {
-		attrs = append(attrs, Quoted("err", err.Error()))
+		attrs = append(attrs, Quoted("err", clip(err.Error(), loggedError)))
 	}
 	a.cfg.Log.LogAttrs(ctx, level, "auth", attrs...)
 }

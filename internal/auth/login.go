@@ -63,6 +63,9 @@ var ErrBadLabel = errors.New("not a label")
 // CheckLabel trims a label and returns it with the key by which labels are compared: the Nickname profile of PRECIS
 // (RFC 8266), which folds case and inner space. A label is what a person types, any script, no control characters.
 func CheckLabel(label string) (shown, key string, err error) {
+	if len(label) > 16*MaxLabel {
+		return "", "", fmt.Errorf("%w: longer than %d characters", ErrBadLabel, MaxLabel)
+	}
 	shown = norm.NFC.String(strings.TrimSpace(label))
 	switch {
 	case !utf8.ValidString(label):

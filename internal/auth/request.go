@@ -24,9 +24,9 @@ const (
 	TLSYes                     // encrypted, or never left the machine
 )
 
-// Limits of what a login may carry, in bytes. Longer is answered without a lookup.
+// Limits of what a login may carry, in bytes.
 const (
-	MaxLogin    = 512 // RFC 5321 allows 64+1+255; PRECIS may lengthen a name
-	MaxPassword = 512
-	MaxService  = 64
+	MaxLogin    = 512 // RFC 5321 allows 64+1+255, PRECIS may lengthen a name; a longer one is rejected without a lookup
+	MaxPassword = 512 // a longer one is never hashed
+	MaxService  = 64  // a longer one can be named by no app password
 )

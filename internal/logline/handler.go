@@ -82,12 +82,13 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	}
 	b = appendText(b, r.Message)
 	b = append(b, ':')
+	before := len(b)
 	b = append(b, h.attrs...)
 	r.Attrs(func(a slog.Attr) bool {
 		b = appendAttr(b, h.groups, a)
 		return true
 	})
-	if b[len(b)-1] == ':' {
+	if len(b) == before {
 		b = b[:len(b)-1]
 	}
 	b = append(b, '\n')
@@ -117,7 +118,17 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	return &c
 }
 
-func appendAttr(b []byte, groups string, a slog.Attr) []byte {
+// appendAttr writes one attribute. A value whose own method panics costs its text and not the caller its life.
+func appendAttr(b []byte, groups string, a slog.Attr) (out []byte) {
+	start := len(b)
+	defer func() {
+		if recover() != nil {
+			out = append(b[:start], ' ')
+			out = appendKey(out, groups)
+			out = appendKey(out, a.Key)
+			out = append(out, "=PANIC"...)
+		}
+	}()
 	v := a.Value.Resolve()
 	if v.Kind() == slog.KindGroup {
 		if a.Key != "" {
@@ -132,8 +143,8 @@ func appendAttr(b []byte, groups string, a slog.Attr) []byte {
 		return b
 	}
 	b = append(b, ' ')
-	b = append(b, groups...)
-	b = append(b, a.Key...)
+	b = appendKey(b, groups)
+	b = appendKey(b, a.Key)
 	b = append(b, '=')
 	switch v.Kind() {
 	case slog.KindDuration:
@@ -154,6 +165,18 @@ func appendAttr(b []byte, groups string, a slog.Attr) []byte {
 	return appendValue(b, v.String())
 }
 
+// appendKey writes a key, which our own code chose, so that it stays one word on one line in any case.
+func appendKey(b []byte, key string) []byte {
+	for i := 0; i < len(key); i++ {
+		c := key[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '.' || c == '-' || c == '!') {
+			c = '_'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
 // appendDuration writes milliseconds with one decimal: "0.4ms".
 func appendDuration(b []byte, d time.Duration) []byte {
 	b = strconv.AppendFloat(b, float64(d)/float64(time.Millisecond), 'f', 1, 64)
@@ -168,7 +191,7 @@ func appendValue(b []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '.', c == '_', c == '-', c == ':', c == '/', c == '+', c == '@', c == ',', c == '%':
+		case c == '.', c == '_', c == '-', c == ':', c == '/', c == '+', c == '@', c == ',', c == '%', c == '[', c == ']':
 		default:
 			return strconv.AppendQuoteToASCII(b, s)
 		}

@@ -19,8 +19,9 @@ type Writer struct {
 	cond    sync.Cond
 	pending []byte
 	spare   []byte
+	taken   uint64 // lines that were put into pending, ever
+	written uint64 // of them, how many the output has been given
 	dropped int
-	writing bool
 	closed  bool
 }
 
@@ -34,12 +35,18 @@ func NewWriter(out io.Writer) *Writer {
 
 func (w *Writer) line(b []byte) {
 	w.mu.Lock()
-	if len(w.pending)+len(b) > maxPending || w.closed {
-		w.dropped++
-	} else {
+	defer w.mu.Unlock()
+	switch {
+	case w.closed:
+		return
+	case len(w.pending)+len(b) > maxPending:
+		if w.dropped++; w.dropped == 1 {
+			w.taken++ // the line that will tell of it
+		}
+	default:
 		w.pending = append(w.pending, b...)
+		w.taken++
 	}
-	w.mu.Unlock()
 	w.cond.Broadcast()
 }
 
@@ -57,13 +64,12 @@ func (w *Writer) run() {
 			w.pending = fmt.Appendf(w.pending, "valetkeyd: warning: log: lines were dropped because the output did not take them: dropped=%d\n", w.dropped)
 			w.dropped = 0
 		}
-		chunk := w.pending
+		chunk, upTo := w.pending, w.taken
 		w.pending, w.spare = w.spare[:0], nil
-		w.writing = true
 		w.mu.Unlock()
 		w.out.Write(chunk) // there is nowhere to report a failure to
 		w.mu.Lock()
-		w.writing = false
+		w.written = upTo
 		w.spare = chunk[:0]
 		w.cond.Broadcast()
 	}
@@ -73,17 +79,16 @@ func (w *Writer) run() {
 func (w *Writer) Flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.pending) > 0 || w.writing {
-		w.cond.Broadcast()
+	for upTo := w.taken; w.written < upTo; {
 		w.cond.Wait()
 	}
 }
 
 // Close writes what is pending and ends the goroutine. Lines that come later are lost.
 func (w *Writer) Close() {
-	w.Flush()
 	w.mu.Lock()
 	w.closed = true
-	w.mu.Unlock()
 	w.cond.Broadcast()
+	w.mu.Unlock()
+	w.Flush()
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"hash"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -54,7 +55,14 @@ func verifyImported(stored, password string) (bool, error) {
 	return false, badHash("unknown scheme")
 }
 
+// bcryptForm is stricter than x/crypto, which passes over separators, an unknown minor version, a sign in the cost and
+// anything after the hash. $2x$ marks hashes of a version with a fault; they never match here.
+var bcryptForm = regexp.MustCompile(`^\$2[aby]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
+
 func verifyBcrypt(stored, password string) (bool, error) {
+	if !bcryptForm.MatchString(stored) {
+		return false, badHash("bcrypt: malformed")
+	}
 	cost, err := bcrypt.Cost([]byte(stored))
 	if err != nil {
 		return false, badHash("bcrypt: malformed")
@@ -78,7 +86,7 @@ func verifyBcrypt(stored, password string) (bool, error) {
 
 // verifySalted reads base64(digest || salt), as RFC 2307 implementations write it.
 func verifySalted(encoded, password string, h hash.Hash) (bool, error) {
-	raw, err := base64.StdEncoding.DecodeString(encoded)
+	raw, err := decode(base64.StdEncoding, encoded)
 	if err != nil || len(raw) < h.Size() || len(raw) > h.Size()+maxSaltedExtra {
 		return false, badHash("salted digest: malformed")
 	}
@@ -120,6 +128,9 @@ func verifyCrypt(stored, password string, newHash func() hash.Hash, order [][3]i
 		return false, badHash("sha-crypt: malformed")
 	}
 	want := f[1]
+	if strings.Trim(want, cryptAlphabet) != "" {
+		return false, badHash("sha-crypt: malformed")
+	}
 	got := shaCrypt([]byte(password), []byte(f[0]), rounds, newHash, order)
 	if len(got) != len(want) {
 		return false, badHash("sha-crypt: malformed")

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/valetkey/valetkey/internal/auth"
 )
@@ -25,6 +26,8 @@ const pepperSize = 32 // bytes
 
 // maxPeppers bounds a ring: a login computes one tag for each.
 const maxPeppers = 8
+
+const maxPepperFile = 64 << 10 // bytes
 
 // Domain separation: the first byte of what a pepper keys.
 const (
@@ -117,7 +120,8 @@ func (r *Ring) Verify(stored, password string) (bool, error) { return Verify(sto
 // cut or mistyped is noticed. Errors name the line and never its content.
 func ParseRing(in io.Reader) (*Ring, error) {
 	var r Ring
-	lines := bufio.NewScanner(io.LimitReader(in, 64<<10))
+	limited := &io.LimitedReader{R: in, N: maxPepperFile + 1}
+	lines := bufio.NewScanner(limited)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -127,12 +131,12 @@ func ParseRing(in io.Reader) (*Ring, error) {
 		if !found {
 			return nil, fmt.Errorf("pepper file, line %d: want ID:KEY", n)
 		}
-		key, err := base64.StdEncoding.Strict().DecodeString(encoded)
+		key, err := decode(base64.StdEncoding.Strict(), encoded)
 		if err != nil || len(key) != pepperSize {
 			return nil, fmt.Errorf("pepper file, line %d: the key must be %d bytes in base64", n, pepperSize)
 		}
 		p := newPepper([pepperSize]byte(key))
-		if want, err := strconv.ParseUint(id, 16, 32); err != nil || int64(want) != int64(p.id) {
+		if want, err := strconv.ParseUint(id, 16, 32); err != nil || len(id) != 8 || int64(want) != int64(p.id) {
 			return nil, fmt.Errorf("pepper file, line %d: the id does not belong to the key: one of them was damaged", n)
 		}
 		for _, other := range r.peppers {
@@ -145,8 +149,13 @@ func ParseRing(in io.Reader) (*Ring, error) {
 		}
 		r.peppers = append(r.peppers, p)
 	}
-	if err := lines.Err(); err != nil {
-		return nil, errors.New("pepper file: a line is too long") // the scanner's only other error is the reader's
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, errors.New("pepper file: a line is too long")
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the pepper file: %w", err)
+	}
+	if limited.N <= 0 {
+		return nil, fmt.Errorf("pepper file: longer than %d bytes", maxPepperFile)
 	}
 	if len(r.peppers) == 0 {
 		return nil, errors.New("pepper file: it holds no pepper")
@@ -183,7 +192,7 @@ func LoadRing(path string) (r *Ring, created bool, err error) {
 }
 
 func openRing(path string) (*Ring, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait for the writer of a named pipe
 	if err != nil {
 		return nil, fmt.Errorf("opening the pepper file: %w", err)
 	}

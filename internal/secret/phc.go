@@ -39,6 +39,14 @@ func badHash(format string, args ...any) error {
 
 var b64 = base64.RawStdEncoding.Strict() // PHC string format: no padding
 
+// decode refuses line breaks, which encoding/base64 passes over even when strict.
+func decode(e *base64.Encoding, s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("line break in base64")
+	}
+	return e.DecodeString(s)
+}
+
 // Hash returns the PHC string of a normalised app password: Argon2id with a fresh salt. It takes about 22 ms.
 func Hash(normalised string) string {
 	var salt [argonSalt]byte
@@ -95,10 +103,10 @@ func parseArgon(stored string) (h argonHash, err error) {
 		return h, badHash("argon2: m is below 8 per lane") // RFC 9106 section 3.1
 	}
 	h.memory, h.time, h.threads = uint32(memory), uint32(time), uint8(threads)
-	if h.salt, err = b64.DecodeString(f[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 64 {
+	if h.salt, err = decode(b64, f[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 64 {
 		return h, badHash("argon2: salt must be 8 to 64 bytes in base64")
 	}
-	if h.sum, err = b64.DecodeString(f[5]); err != nil || len(h.sum) < 16 || len(h.sum) > 64 {
+	if h.sum, err = decode(b64, f[5]); err != nil || len(h.sum) < 16 || len(h.sum) > 64 {
 		return h, badHash("argon2: output must be 16 to 64 bytes in base64")
 	}
 	return h, nil

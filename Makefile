@@ -1,0 +1,53 @@
+# Valetkey. `make` alone lists the targets.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -X main.version=$(VERSION)
+STATE    ?= $(CURDIR)/tmp/state
+FUZZTIME ?= 30s
+BENCH    ?=
+# Tests of our own code run with the race detector; those against other people's programs drive separate processes.
+UNIT     := ./cmd/... ./internal/... ./ldapbridge/... ./saslauth/... ./store/...
+
+.PHONY: help build test unit interop demo run bench fuzz lint peers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the programs into bin/
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+test: peers lint unit interop ## install what the tests need and run everything
+
+peers:
+	@test/install-peers
+
+unit:
+	$(GO) test -race -timeout 15m $(UNIT)
+
+interop: ## only the tests against Postfix, ldap-utils and a killed Postgres
+	$(GO) test -timeout 20m ./test/...
+
+demo: ## from a clean checkout to a first login, with everything cleaned up after
+	@test/demo
+
+run: build ## run the daemon on a private Postgres in tmp/state
+	bin/valetkeyd --state-dir '$(STATE)'
+
+bench: ## logins per second against an echo server and slapd, in one run; BENCH="--seconds 10" for options
+	@test/install-peers postgresql slapd
+	$(GO) run ./test/bench $(BENCH)
+
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; \
+	done
+
+lint: ## formatting and vet
+	@bad=$$(gofmt -l cmd internal ldapbridge saslauth store test); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
+	$(GO) vet ./...
+
+clean: ## remove what was built
+	rm -rf bin tmp

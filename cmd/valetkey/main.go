@@ -1,0 +1,196 @@
+// Command valetkey is for admins: it manages accounts and app passwords through the daemon's admin socket.
+//
+// It refuses to know the database and the pepper; only the daemon holds them. The one rule a newcomer would break: a secret is
+// printed once, to standard output, and never taken from the command line, where other users could see it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/valetkey/valetkey/internal/admin"
+	"github.com/valetkey/valetkey/internal/config"
+)
+
+// version is set by the build: -ldflags "-X main.version=1.2.3".
+var version = "dev"
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitRefused     = 1 // or not found
+	exitUsage       = 2
+	exitUnreachable = 3 // the daemon or the database; nothing is known
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	app := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout), inTerminal: isTerminal(os.Stdin)}
+	code := app.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// app is one run of the command.
+type app struct {
+	in         io.Reader
+	out, err   io.Writer
+	terminal   bool // out is one
+	inTerminal bool
+	socket     string
+	json       bool
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// Unwrap returns the mistake.
+func (e usageError) Unwrap() error { return e.error }
+
+// hinted is an error with its remedy.
+type hinted struct {
+	error
+	hint string
+}
+
+// Unwrap returns the error.
+func (h hinted) Unwrap() error { return h.error }
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.command()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if o, ok := errors.AsType[outcomeError](err); ok {
+		return o.code // what there is to say has been printed
+	}
+	code, hint := a.explain(err)
+	fmt.Fprintf(a.err, "valetkey: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(a.err, "hint: %s\n", hint)
+	}
+	return code
+}
+
+// explain returns the exit code of an error and what can be done about it.
+func (a *app) explain(err error) (code int, hint string) {
+	if h, ok := errors.AsType[hinted](err); ok {
+		hint = h.hint
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		if hint == "" {
+			hint = "valetkey --help shows the commands, valetkey COMMAND --help what one takes"
+		}
+		return exitUsage, hint
+	}
+	if r, ok := errors.AsType[*admin.RefusedError](err); ok {
+		if r.Status == 503 {
+			return exitUnreachable, r.Hint
+		}
+		return exitRefused, r.Hint
+	}
+	if _, ok := errors.AsType[*admin.UnreachableError](err); ok {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			hint = "run it as root, or join the group that admin.group in the daemon's configuration names"
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+			hint = "is valetkeyd running? --socket PATH or VALETKEY_SOCKET names its admin socket: STATE_DIR/run/admin.sock"
+		case errors.Is(err, context.DeadlineExceeded):
+			hint = "the daemon may be busy; whether the change was made is not known: look before you repeat it"
+		}
+		return exitUnreachable, hint
+	}
+	return exitRefused, hint
+}
+
+// callTimeout bounds a whole command.
+const callTimeout = 60 * time.Second
+
+func (a *app) client() *admin.Client { return admin.NewClient(a.socket) }
+
+func (a *app) command() *cobra.Command {
+	socket := os.Getenv("VALETKEY_SOCKET")
+	if socket == "" {
+		socket = config.DefaultStateDir + "/run/admin.sock"
+	}
+	root := &cobra.Command{
+		Use:   "valetkey",
+		Short: "Manage app-specific passwords",
+		Long: `valetkey manages accounts and their app-specific passwords through the admin socket of valetkeyd.
+
+Exit codes: 0 done, 1 refused or not found, 2 usage, 3 daemon or database unreachable.`,
+		Example: `  valetkey account add alice --name "Alice Adams"
+  valetkey create alice phone --service imap --service smtp
+  valetkey list alice
+  valetkey revoke alice phone`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
+			cobra.OnFinalize(cancel)
+			cmd.SetContext(ctx)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no command %q", args[0])}
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "admin socket of the daemon, or VALETKEY_SOCKET; `PATH`")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(a.accountCommand(), a.createCommand(), a.listCommand(), a.renameCommand(), a.revokeCommand(),
+		a.tryCommand(), a.statusCommand())
+	return root
+}
+
+// args checks the number of arguments and names the missing ones.
+func args(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if len(given) < len(names) {
+			return usageError{hinted{fmt.Errorf("%s is missing", names[len(given)]), "usage: " + cmd.UseLine()}}
+		}
+		if len(given) > len(names) {
+			return usageError{hinted{fmt.Errorf("there is one argument too many: %q", given[len(names)]),
+				"a label with spaces needs quotes; usage: " + cmd.UseLine()}}
+		}
+		return nil
+	}
+}
+
+// print writes v as JSON, or calls human.
+func (a *app) print(v any, human func()) error {
+	if !a.json {
+		human()
+		return nil
+	}
+	e := json.NewEncoder(a.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the daemon is",
+		Long:  "Show how the daemon is. The exit code is 3 if the daemon or its database cannot be reached.",
+		Args:  args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			err = a.print(s, func() {
+				t := a.table()
+				t.row("daemon", fmt.Sprintf("version %s, up %s", s.Version, time.Since(s.Started).Round(time.Second)))
+				kind := "external"
+				if s.Database.Private {
+					kind = "private cluster"
+				}
+				if s.Database.Reachable {
+					t.row("database", fmt.Sprintf("%s, Postgres %s, schema %d", kind, s.Database.Version, s.Database.Schema))
+				} else {
+					t.row("database", kind+", NOT REACHABLE: "+s.Database.Error)
+				}
+				t.row("peppers", strings.Join(s.Peppers, ", "))
+				if len(s.Unknown) > 0 {
+					t.row("", "rows of unknown peppers, found slowly: "+strings.Join(s.Unknown, ", "))
+				}
+				for _, l := range s.Listeners {
+					t.row(l.Name, fmt.Sprintf("%s, %d connections", l.Address, l.Connections))
+				}
+				c := s.Counters
+				t.row("logins", fmt.Sprintf("%d accepted, %d rejected, %d undecided", c.OK, c.Fail, c.Undecided))
+				t.row("slow hashes", fmt.Sprintf("%d computed, %d waiting", c.Argon2, c.Waiting))
+				t.print()
+			})
+			if err == nil && !s.Database.Reachable {
+				return outcomeError{exitUnreachable}
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,427 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/admin"
+	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/internal/secret"
+	"github.com/valetkey/valetkey/store"
+	"github.com/valetkey/valetkey/store/cluster"
+)
+
+// daemon is a running valetkeyd.
+type daemon struct {
+	flags   config.Flags
+	log     *slog.Logger
+	level   *slog.LevelVar
+	started time.Time
+
+	lock    *os.File // on the state directory
+	ring    liveRing
+	hashes  *auth.Admission
+	auth    *auth.Authenticator
+	store   liveStore
+	service atomic.Pointer[admin.Service] // nil until the database is known
+	unknown atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
+
+	admin    *admin.Server
+	failed   chan error // the daemon cannot go on
+	cancel   context.CancelFunc
+	database chan struct{} // closed when the goroutine that starts the database has ended
+	cluster  *cluster.Cluster
+
+	mu        sync.Mutex // guards cfg and frontEnds: reload and status
+	cfg       *config.Config
+	frontEnds []*frontEnd
+}
+
+// liveRing is the ring in use; SIGHUP replaces it.
+type liveRing struct{ atomic.Pointer[secret.Ring] }
+
+func (l *liveRing) Normalise(p string) (string, bool)        { return secret.Normalise(p) }
+func (l *liveRing) Tags(dst []auth.Tag, n string) []auth.Tag { return l.Load().Tags(dst, n) }
+func (l *liveRing) Verify(stored, password string) (bool, error) {
+	return secret.Verify(stored, password)
+}
+
+// liveStore is the store once its address is known. Until then every lookup is undecided.
+type liveStore struct{ atomic.Pointer[store.Store] }
+
+var errNoStore = errors.New("the database is not there yet")
+
+// Lookup implements [auth.Rows].
+func (l *liveStore) Lookup(ctx context.Context, login string, tags []auth.Tag) (*auth.Found, error) {
+	if s := l.Load(); s != nil {
+		return s.Lookup(ctx, login, tags)
+	}
+	return nil, errNoStore
+}
+
+// Record implements [auth.Recorder].
+func (l *liveStore) Record(a auth.Attempt) {
+	if s := l.Load(); s != nil {
+		s.Record(a)
+	}
+}
+
+// Entry implements [ldapbridge.Directory].
+func (l *liveStore) Entry(ctx context.Context, login string) (auth.Account, error) {
+	if s := l.Load(); s != nil {
+		return s.Account(ctx, login)
+	}
+	return auth.Account{}, errNoStore
+}
+
+// load reads the configuration and checks what only the front ends can.
+func load(flags config.Flags) (*config.Config, error) {
+	cfg, err := config.Load(flags)
+	if err != nil {
+		return nil, err
+	}
+	var faults config.Faults
+	for _, s := range specs(cfg) {
+		if _, err := s.build(nil, nil, slog.New(slog.DiscardHandler)); err != nil {
+			faults = append(faults, config.Fault{Key: s.name, Text: err.Error()})
+		}
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return cfg, nil
+}
+
+// start binds every listener and then, in the background, brings up the database. An error means that nothing is left behind.
+func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *slog.LevelVar, log *slog.Logger) (_ *daemon, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	d := &daemon{
+		flags: flags, log: log, level: level, started: time.Now(), cfg: cfg, cancel: cancel,
+		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0),
+	}
+	defer func() {
+		if err != nil {
+			cancel()
+			d.closeFrontEnds(context.Background(), d.frontEnds)
+			d.unlock()
+		}
+	}()
+	if d.lock, err = prepareStateDir(cfg); err != nil {
+		return nil, err
+	}
+	ring, created, err := secret.LoadRing(cfg.Pepper.File)
+	if err != nil {
+		return nil, err
+	}
+	d.ring.Store(ring)
+	if created {
+		log.Info("made a pepper; keep a copy of the file apart from the database's backups", "file", cfg.Pepper.File)
+	}
+	d.auth = auth.New(auth.Config{Rows: &d.store, Secrets: &d.ring, Recorder: &d.store, Log: log, Hashes: d.hashes})
+
+	d.admin = admin.NewServer(d.service.Load, d.status, log)
+	l, err := listen(config.Address{Network: "unix", Address: cfg.Admin.Socket}, permissions{mode: cfg.Admin.Mode, group: cfg.Admin.Group}, false)
+	if err != nil {
+		return nil, fmt.Errorf("admin.socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	for _, s := range specs(cfg) {
+		f, err := d.open(s, false)
+		if err != nil {
+			return nil, err
+		}
+		d.frontEnds = append(d.frontEnds, f)
+	}
+	go func() {
+		if err := d.admin.Serve(l); err != nil {
+			d.fail(fmt.Errorf("serving the admin socket: %w", err))
+		}
+	}()
+	log.Info("serving", "version", version, "admin", cfg.Admin.Socket)
+	go d.openDatabase(ctx)
+	return d, nil
+}
+
+func (d *daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	default:
+	}
+}
+
+// Waits between attempts to reach the database, when it is down at the start.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 2 * time.Second
+)
+
+// openDatabase starts the private cluster if there is one, opens the store, brings its schema up to date and makes our pepper
+// known. While the database is down it tries again for ever: every login is undecided meanwhile.
+func (d *daemon) openDatabase(ctx context.Context) {
+	defer close(d.database)
+	url := d.cfg.Database.URL
+	if url == "" {
+		d.log.Info("starting the private Postgres cluster", "dir", clusterDir(d.cfg))
+		c, err := cluster.Start(ctx, cluster.Config{Dir: clusterDir(d.cfg), Log: d.log})
+		if err != nil {
+			if ctx.Err() == nil {
+				d.fail(fmt.Errorf("starting the private Postgres cluster: %w", err))
+			}
+			return
+		}
+		d.cluster = c
+		url = c.URL()
+	}
+	s, err := store.Open(store.Config{URL: url, Log: d.log})
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	d.store.Store(s)
+	d.setService()
+
+	wait := firstRetry
+	for told := false; ; told = true {
+		if err = d.prepareDatabase(ctx, s); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if !told {
+			d.log.Warn("the database cannot be used yet: every login is undecided until it can", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, lastRetry)
+	}
+	d.log.Info("ready", "database", databaseKind(d.cfg), "took", time.Since(d.started))
+}
+
+func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store) error {
+	if err := s.Migrate(ctx); err != nil {
+		return err
+	}
+	ring := d.ring.Load()
+	if err := s.RegisterPepper(ctx, ring.Active()); err != nil {
+		return err
+	}
+	unknown, err := s.UnknownPeppers(ctx, ring.IDs())
+	if err != nil {
+		return err
+	}
+	d.unknown.Store(&unknown)
+	if len(unknown) > 0 {
+		d.log.Warn("app passwords may be keyed by peppers that are not in our file: logins with them work and are slow; copy the file of the daemon that made them",
+			"peppers", strings.Join(pepperIDs(unknown), ","), "file", d.cfg.Pepper.File)
+	}
+	return nil
+}
+
+// setService makes the admin verbs available with the settings that are in force.
+func (d *daemon) setService() {
+	s := d.store.Load()
+	if s == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.service.Store(&admin.Service{
+		Store: s, Ring: d.ring.Load(), Hashes: d.hashes, Length: d.cfg.Password.Length, Limit: d.cfg.Password.Limit, Now: time.Now,
+	})
+}
+
+// reload reads the configuration and the pepper file again. Whatever is wrong with them, the daemon goes on with what it has.
+func (d *daemon) reload() {
+	cfg, err := load(d.flags)
+	if err != nil {
+		var faults config.Faults
+		if errors.As(err, &faults) {
+			for _, f := range faults {
+				d.log.Error("reload refused, the old configuration stays", "key", f.Key, "err", errors.New(f.Text))
+			}
+			return
+		}
+		d.log.Error("reload refused, the old configuration stays", "err", err)
+		return
+	}
+	ring, _, err := secret.LoadRing(cfg.Pepper.File)
+	if err != nil {
+		d.log.Error("reload refused, the old configuration stays", "key", "pepper.file", "err", err)
+		return
+	}
+	for key, changed := range map[string]bool{
+		"state_dir":    cfg.StateDir != d.cfg.StateDir,
+		"database.url": cfg.Database != d.cfg.Database,
+		"admin":        cfg.Admin != d.cfg.Admin,
+	} {
+		if changed {
+			d.log.Warn("this setting changes only when the daemon is started again", "key", key)
+		}
+	}
+	cfg.StateDir, cfg.Database, cfg.Admin = d.cfg.StateDir, d.cfg.Database, d.cfg.Admin
+
+	d.level.Set(cfg.Log.Level)
+	d.ring.Store(ring)
+	d.auth.ForgetVerifications()
+	d.mu.Lock()
+	d.cfg = cfg
+	d.mu.Unlock()
+	d.setService()
+	if s := d.store.Load(); s != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		if err := d.prepareDatabase(ctx, s); err != nil {
+			d.log.Warn("the database could not be told of the pepper", "err", err)
+		}
+		cancel()
+	}
+	d.reloadFrontEnds(cfg)
+	d.log.Info("reloaded")
+}
+
+// reloadFrontEnds opens what is new, replaces what changed and closes what is gone. What did not change is not touched.
+func (d *daemon) reloadFrontEnds(cfg *config.Config) {
+	old := slices.Clone(d.frontEnds)
+	var now, gone []*frontEnd
+	for _, s := range specs(cfg) {
+		if i := slices.IndexFunc(old, func(f *frontEnd) bool { return reflect.DeepEqual(f.spec.config, s.config) }); i >= 0 {
+			now = append(now, old[i])
+			old = slices.Delete(old, i, i+1)
+			continue
+		}
+		// Another one at the same address gives way: a Unix socket is replaced in one step, a port is free for a moment.
+		replaced := slices.IndexFunc(old, func(f *frontEnd) bool { return f.spec.address == s.address })
+		if replaced >= 0 && s.address.Network == "tcp" {
+			old[replaced].listener.Close()
+		}
+		f, err := d.open(s, replaced >= 0)
+		if err != nil {
+			d.log.Error("a listener could not be opened", "listener", s.name, "err", err)
+			continue
+		}
+		if replaced >= 0 {
+			old[replaced].listener.keepFile()
+		}
+		now = append(now, f)
+	}
+	gone = old
+	d.mu.Lock()
+	d.frontEnds = now
+	d.mu.Unlock()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		d.closeFrontEnds(ctx, gone)
+	}()
+}
+
+// stop answers what is in flight, at most for that long, and ends everything.
+func (d *daemon) stop(drain time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	d.closeFrontEnds(ctx, d.frontEnds)
+	d.admin.Shutdown(ctx)
+	d.cancel()
+	<-d.database
+	if s := d.store.Load(); s != nil {
+		if err := s.Close(ctx); err != nil {
+			d.log.Warn("the last notes of use could not be written", "err", err)
+		}
+	}
+	if d.cluster != nil {
+		stopCtx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := d.cluster.Stop(stopCtx); err != nil {
+			d.log.Error("the private Postgres cluster did not stop cleanly", "err", err)
+		}
+	}
+	d.unlock()
+}
+
+func (d *daemon) closeFrontEnds(ctx context.Context, all []*frontEnd) {
+	var wg sync.WaitGroup
+	for _, f := range all {
+		wg.Go(func() {
+			if err := f.server.Shutdown(ctx); err != nil {
+				d.log.Warn("connections were cut", "listener", f.spec.name, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (d *daemon) unlock() {
+	if d.lock != nil {
+		d.lock.Close()
+	}
+}
+
+// status describes the daemon for the admin API.
+func (d *daemon) status(ctx context.Context) admin.Status {
+	d.mu.Lock()
+	cfg, frontEnds := d.cfg, slices.Clone(d.frontEnds)
+	d.mu.Unlock()
+	s := admin.Status{
+		Version: version, Started: d.started, Peppers: pepperIDs(d.ring.Load().IDs()), Counters: d.auth.Counters(),
+		Listeners: []admin.Listener{}, Database: admin.Database{Private: cfg.Database.URL == ""},
+	}
+	if unknown := d.unknown.Load(); unknown != nil {
+		s.Unknown = pepperIDs(*unknown)
+	}
+	for _, f := range frontEnds {
+		v := f.spec.view
+		v.Address = f.address()
+		v.Connections = f.connections()
+		s.Listeners = append(s.Listeners, v)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	st := d.store.Load()
+	if st == nil {
+		s.Database.Error = errNoStore.Error()
+		return s
+	}
+	db, err := st.Status(ctx)
+	if err != nil {
+		d.log.Debug("status: the database did not answer", "err", err)
+		s.Database.Error = "it does not answer; valetkeyd's log has the cause"
+		return s
+	}
+	s.Database.Reachable, s.Database.Version, s.Database.Schema = true, db.ServerVersion, db.Schema
+	return s
+}
+
+func pepperIDs(ids []int32) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = fmt.Sprintf("%08x", id)
+	}
+	return out
+}
+
+func databaseKind(cfg *config.Config) string {
+	if cfg.Database.URL == "" {
+		return "private"
+	}
+	return "external"
+}
+
+func clusterDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "postgres") }

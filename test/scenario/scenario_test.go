@@ -1,0 +1,82 @@
+// Package scenario runs the companion command as an admin would, against a running daemon. Each file in testdata is one
+// scenario; VERB LOGIN of one never meets those of another.
+package scenario
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/valetkey/valetkey/test/harness"
+)
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m, harness.PostgresServer)) }
+
+func TestScenarios(t *testing.T) {
+	d := harness.StartDaemon(t, "")
+	t.Run("scenarios", func(t *testing.T) { // the daemon outlives the parallel scripts
+		testscript.Run(t, testscript.Params{
+			Dir:                 "testdata",
+			RequireExplicitExec: true,
+			RequireUniqueNames:  true,
+			Setup: func(env *testscript.Env) error {
+				env.Setenv("VALETKEY_SOCKET", d.Socket)
+				env.Setenv("STATE", d.Dir)
+				env.Setenv("LDAP", d.LDAP)
+				env.Setenv("PATH", filepath.Dir(harness.Program(t, "valetkey"))+string(os.PathListSeparator)+os.Getenv("PATH"))
+				return nil
+			},
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){
+				// exits CODE COMMAND...: runs it and wants that exit code.
+				"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) < 2 {
+						ts.Fatalf("usage: exits CODE COMMAND...")
+					}
+					got := "0"
+					if err := ts.Exec(args[1], args[2:]...); err != nil {
+						got = strings.TrimPrefix(err.Error(), "exit status ")
+					}
+					if got != args[0] {
+						ts.Fatalf("%s ended with %s, want %s", args[1], got, args[0])
+					}
+				},
+				// eventually REGEXP COMMAND...: repeats it until its output matches.
+				"eventually": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) < 2 {
+						ts.Fatalf("usage: eventually REGEXP COMMAND...")
+					}
+					re, err := regexp.Compile("(?m)" + args[0])
+					ts.Check(err)
+					if !harness.Poll(harness.Patience, func() bool {
+						ts.Check(ts.Exec(args[1], args[2:]...))
+						return re.MatchString(ts.ReadFile("stdout"))
+					}) {
+						ts.Fatalf("the output of %q never matched %q", args[1:], args[0])
+					}
+				},
+				// logged TEXT...: waits for a line of the daemon's log that has all of them.
+				"logged": func(ts *testscript.TestScript, neg bool, args []string) {
+					found := func() bool {
+						for _, line := range d.Log().Since(0) {
+							all := true
+							for _, a := range args {
+								all = all && strings.Contains(line, a)
+							}
+							if all {
+								return true
+							}
+						}
+						return false
+					}
+					if neg || !harness.Poll(harness.Patience, found) {
+						ts.Fatalf("the log has no line with %q", args)
+					}
+				},
+			},
+		})
+	})
+}
