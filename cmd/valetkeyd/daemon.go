@@ -153,7 +153,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 		}
 	}()
 	log.Info("serving", "version", version, "admin", cfg.Admin.Socket)
-	go d.openDatabase(ctx)
+	go d.openDatabase(ctx, cfg)
 	return d, nil
 }
 
@@ -172,12 +172,12 @@ const (
 
 // openDatabase starts the private cluster if there is one, opens the store, brings its schema up to date and makes our pepper
 // known. While the database is down it tries again for ever: every login is undecided meanwhile.
-func (d *daemon) openDatabase(ctx context.Context) {
+func (d *daemon) openDatabase(ctx context.Context, cfg *config.Config) {
 	defer close(d.database)
-	url := d.cfg.Database.URL
+	url := cfg.Database.URL
 	if url == "" {
-		d.log.Info("starting the private Postgres cluster", "dir", clusterDir(d.cfg))
-		c, err := cluster.Start(ctx, cluster.Config{Dir: clusterDir(d.cfg), Log: d.log})
+		d.log.Info("starting the private Postgres cluster", "dir", clusterDir(cfg))
+		c, err := cluster.Start(ctx, cluster.Config{Dir: clusterDir(cfg), Log: d.log})
 		if err != nil {
 			if ctx.Err() == nil {
 				d.fail(fmt.Errorf("starting the private Postgres cluster: %w", err))
@@ -197,7 +197,7 @@ func (d *daemon) openDatabase(ctx context.Context) {
 
 	wait := firstRetry
 	for told := false; ; told = true {
-		if err = d.prepareDatabase(ctx, s); err == nil {
+		if err = d.prepareDatabase(ctx, s, cfg.Pepper.File); err == nil {
 			break
 		}
 		if ctx.Err() != nil {
@@ -213,10 +213,10 @@ func (d *daemon) openDatabase(ctx context.Context) {
 		}
 		wait = min(2*wait, lastRetry)
 	}
-	d.log.Info("ready", "database", databaseKind(d.cfg), "took", time.Since(d.started))
+	d.log.Info("ready", "database", databaseKind(cfg), "took", time.Since(d.started))
 }
 
-func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store) error {
+func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store, pepperFile string) error {
 	if err := s.Migrate(ctx); err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store) error {
 	d.unknown.Store(&unknown)
 	if len(unknown) > 0 {
 		d.log.Warn("app passwords may be keyed by peppers that are not in our file: logins with them work and are slow; copy the file of the daemon that made them",
-			"peppers", strings.Join(pepperIDs(unknown), ","), "file", d.cfg.Pepper.File)
+			"peppers", strings.Join(pepperIDs(unknown), ","), "file", pepperFile)
 	}
 	return nil
 }
@@ -288,7 +288,7 @@ func (d *daemon) reload() {
 	d.setService()
 	if s := d.store.Load(); s != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if err := d.prepareDatabase(ctx, s); err != nil {
+		if err := d.prepareDatabase(ctx, s, cfg.Pepper.File); err != nil {
 			d.log.Warn("the database could not be told of the pepper", "err", err)
 		}
 		cancel()

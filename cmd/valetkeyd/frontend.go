@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -97,7 +98,7 @@ func (d *daemon) open(s spec, replace bool) (*frontEnd, error) {
 	f := &frontEnd{spec: s, listener: l, built: b}
 	d.log.Info("listening", "listener", s.name, "proto", s.view.FrontEnd, "address", f.address())
 	go func() {
-		if err := f.server.Serve(l); err != nil {
+		if err := f.server.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {
 			d.log.Error("a listener ended", "listener", s.name, "err", err)
 		}
 	}()
