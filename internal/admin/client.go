@@ -53,17 +53,29 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.Message }
 
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	text, err := c.send(ctx, method, path, query, in)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return &UnreachableError{c.socket, errors.New("its answer is not what this version understands")}
+	}
+	return nil
+}
+
+// send makes a call and returns the body of its success.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(b)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://valetkeyd"+path+"?"+query.Encode(), body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	answer, err := c.http.Do(r)
 	if err != nil {
@@ -75,27 +87,21 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		if errors.As(err, &op) {
 			err = op.Err // without the address, which UnreachableError names
 		}
-		return &UnreachableError{c.socket, err}
+		return nil, &UnreachableError{c.socket, err}
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
 	if err != nil {
-		return &UnreachableError{c.socket, err}
+		return nil, &UnreachableError{c.socket, err}
 	}
 	if answer.StatusCode/100 != 2 {
 		var p Problem
 		if err := json.Unmarshal(text, &p); err != nil || p.Error.Message == "" {
-			return &UnreachableError{c.socket, fmt.Errorf("it answers HTTP status %d: is it valetkeyd?", answer.StatusCode)}
+			return nil, &UnreachableError{c.socket, fmt.Errorf("it answers HTTP status %d: is it valetkeyd?", answer.StatusCode)}
 		}
-		return &RefusedError{answer.StatusCode, p.Error}
+		return nil, &RefusedError{answer.StatusCode, p.Error}
 	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(text, out); err != nil {
-		return &UnreachableError{c.socket, errors.New("its answer is not what this version understands")}
-	}
-	return nil
+	return text, nil
 }
 
 // ask makes a call whose answer is a T.
@@ -153,4 +159,9 @@ func (c *Client) Rename(ctx context.Context, login, label, to string) error {
 // Revoke ends an app password; one that is revoked already stays so.
 func (c *Client) Revoke(ctx context.Context, login, label, why string) (AppPassword, error) {
 	return ask[AppPassword](ctx, c, "POST", "/v1/app-password/revoke", url.Values{"login": {login}, "label": {label}}, Revocation{why})
+}
+
+// CPUProfile records how the daemon spends its time, for whole seconds, in the format of go tool pprof.
+func (c *Client) CPUProfile(ctx context.Context, seconds int) ([]byte, error) {
+	return c.send(ctx, "GET", "/v1/debug/cpu-profile", url.Values{"seconds": {strconv.Itoa(seconds)}}, nil)
 }
