@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNewMeasurement(t *testing.T) {
+	got := newMeasurement(
+		result{logins: 1000, elapsed: 2 * time.Second, latencies: latencies{10, 20, 30}},
+		cpuTimes{Server: 50 * time.Millisecond, Children: 20 * time.Millisecond, Generator: 10 * time.Millisecond})
+	want := measurement{perSecond: 500, p50: 20, p99: 30, serverCPU: 50, childrenCPU: 20, generatorCPU: 10}
+	if got != want {
+		t.Errorf("newMeasurement = %+v, want %+v", got, want)
+	}
+	if got := newMeasurement(result{elapsed: time.Second}, cpuTimes{Server: time.Second}); math.IsInf(got.serverCPU, 0) {
+		t.Errorf("no logins: CPU per login = %v, want 0", got.serverCPU)
+	}
+}
+
+func TestRows(t *testing.T) {
+	m := measurements{
+		{echoTCPTarget, 64}: {{perSecond: 100}, {perSecond: 10}, {perSecond: 100}},
+		{slapdTarget, 64}:   {{perSecond: 20}, {perSecond: 2}, {perSecond: 10}},
+		{ldapTarget, 64}:    {{perSecond: 60, p50: 3, p99: 9}, {perSecond: 6, p50: 5, p99: 8}, {perSecond: 40, p50: 4, p99: 7}},
+		{dovecotTarget, 1}:  {{perSecond: 70}},
+	}
+	got := m.rows(allTargets, []int{1, 64}, floors)
+	want := []row{
+		{Target: dovecotTarget, Connections: 1, PerSecond: 70},
+		{Target: echoTCPTarget, Connections: 64, PerSecond: 100, ToEcho: 1},
+		{Target: slapdTarget, Connections: 64, PerSecond: 10, ToEcho: 0.2, ToSlapd: 1},
+		{Target: ldapTarget, Connections: 64, PerSecond: 40, P50: 4, P99: 8, ToEcho: 0.6, ToSlapd: 3},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows: -want +got\n%s", diff)
+	}
+}
+
+func TestWriteTable(t *testing.T) {
+	var b strings.Builder
+	err := writeTable(&b, []row{
+		{Target: "slapd", Connections: 1, PerSecond: 999.6, P50: 12, P99: 3456, ToEcho: 0.5, ToSlapd: 1, ServerCPU: 19.54, GeneratorCPU: 6},
+		{Target: "valetkey-ldap", Connections: 1, PerSecond: 1234567, P50: 1, P99: 2, ToSlapd: 3, ServerCPU: 1, PostgresCPU: 2, GeneratorCPU: 3},
+		{Target: "slapd", Connections: 64, PerSecond: 12},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `
+                                                                    CPU ms per 1,000 logins
+               conns   logins/s  p50 µs  p99 µs  to echo  to slapd  server  postgres  generator
+slapd              1      1,000      12   3,456     0.50      1.00    19.5         -        6.0
+valetkey-ldap      1  1,234,567       1       2        -      3.00     1.0       2.0        3.0
+
+slapd             64         12       0       0        -         -       -         -          -
+`
+	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), b.String()); diff != "" {
+		t.Errorf("table: -want +got\n%s", diff)
+	}
+}
+
+func TestSpeedChecks(t *testing.T) {
+	got := speedChecks([]row{
+		{Target: ldapTarget, Connections: 8, ToSlapd: 1},
+		{Target: ldapTarget, Connections: 64, ToSlapd: 2.99},
+		{Target: dovecotTarget, Connections: 64, ToEcho: 0.4},
+		{Target: slapdTarget, Connections: 64, ToSlapd: 1},
+	})
+	if len(got) != 2 || got[0].Met || !got[1].Met {
+		t.Errorf("speedChecks = %+v, want LDAP missed, Dovecot met", got)
+	}
+	if got := speedChecks([]row{{Target: ldapTarget, Connections: 64}}); len(got) != 0 {
+		t.Errorf("without slapd: %+v, want none", got)
+	}
+}
+
+func TestReportFailsOnlyForCountedChecks(t *testing.T) {
+	missed := func(r report) bool { return r.write(io.Discard, false) != nil }
+	if missed(report{Checks: []check{{Name: "speed", Timed: true}, {Name: "count", Met: true}}}) {
+		t.Error("a missed goal of speed made the run fail")
+	}
+	if !missed(report{Checks: []check{{Name: "count"}}}) {
+		t.Error("a missed count did not make the run fail")
+	}
+	if err := (report{}).write(brokenWriter{}, true); err == nil {
+		t.Error("an error of writing JSON was lost")
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") }
