@@ -97,31 +97,36 @@ func (r *recorder) record(a auth.Attempt) {
 	if a.AppPasswordID == 0 {
 		return
 	}
-	n := &note{key: noteKey{id: a.AppPasswordID}, at: a.At, service: clean(a.Service), frontEnd: clean(a.FrontEnd),
-		addr: a.Addr.Unmap().WithZone("")}
+	key, addr := noteKey{id: a.AppPasswordID}, a.Addr.Unmap().WithZone("")
 	if !a.OK {
-		n.key.reason, n.key.addr = a.Reason, n.addr
+		key.reason, key.addr = a.Reason, addr
 	}
-	if n.at.IsZero() {
-		n.at = r.now()
+	if a.At.IsZero() {
+		a.At = r.now()
 	}
+	service, frontEnd := clean(a.Service), clean(a.FrontEnd)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.index[n.key]; e != nil {
+	e := r.index[key]
+	if e == nil {
+		// The usual case, and so the one that must be cheap: it was noted a short while ago.
+		if old := r.remembered(key); old != nil {
+			age := a.At.Sub(old.at)
+			switch {
+			case !a.OK && age < rejectedEvery,
+				a.OK && age < changedUseEvery,
+				a.OK && age < useEvery && service == old.service && frontEnd == old.frontEnd && addr == old.addr:
+				return
+			}
+		}
+	}
+	n := &note{key: key, at: a.At, service: service, frontEnd: frontEnd, addr: addr}
+	if e != nil {
 		if old := e.Value.(*note); a.OK && n.at.After(old.at) { // not written yet, so the newer one costs nothing
 			e.Value = n
 			r.remember(n)
 		}
 		return
-	}
-	if old := r.remembered(n.key); old != nil {
-		age := n.at.Sub(old.at)
-		switch {
-		case !a.OK && age < rejectedEvery,
-			a.OK && age < changedUseEvery,
-			a.OK && age < useEvery && n.service == old.service && n.frontEnd == old.frontEnd && n.addr == old.addr:
-			return
-		}
 	}
 	r.remember(n)
 	r.index[n.key] = r.pending.PushBack(n)
