@@ -130,7 +130,7 @@ LDAP. SIGHUP reads the configuration again, SIGTERM answers what is in flight an
 
 // memoryLimit makes the garbage collector work harder before the process grows beyond it, in bytes: a slow hash takes 19 MiB
 // that are garbage at once.
-const memoryLimit = 400 << 20
+const memoryLimit = 200 << 20
 
 // garbagePercent lets the heap grow to five times what is live before it is collected. What is live is small, so that the
 // default would collect many times a second under load; the memory limit still holds.
