@@ -120,7 +120,7 @@ func BenchmarkBindNoNetwork(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
-	newConn(s, &loopConn{pdu: bindReq(1, aliceDN, alicePass), left: b.N}, "tcp:test").serve()
+	newConn(s, &loopConn{pdu: bindReq(1, aliceDN, alicePass), left: b.N}, "tcp:test").Serve()
 }
 
 func BenchmarkSearchOwnEntry(b *testing.B) {
@@ -131,5 +131,5 @@ func BenchmarkSearchOwnEntry(b *testing.B) {
 	c := newConn(s, &loopConn{pdu: searchReq(1, searchSpec{base: testBase, scope: 2, filter: cons(filterEqual, str("uid"), str("alice"))}), left: b.N}, "tcp:test")
 	c.login = "alice"
 	b.ReportAllocs()
-	c.serve()
+	c.Serve()
 }

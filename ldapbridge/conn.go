@@ -10,9 +10,11 @@ import (
 	"net/netip"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/netserve"
 	"github.com/valetkey/valetkey/ldapbridge/internal/ber"
 )
 
@@ -48,16 +50,17 @@ type conn struct {
 	bound      bool   // a bind was accepted once, be it anonymously
 	privileged bool   // a bind with a password was accepted once
 	dead       bool   // a write failed
-	partial    bool   // part of a PDU is in the buffer, and its deadline is armed
+	draining   atomic.Bool
+	partial    bool // part of a PDU is in the buffer, and its deadline is armed
 
 	readDeadline, writeDeadline time.Time // as armed; zero: not armed
 }
 
 func newConn(s *Server, nc net.Conn, listener string) *conn {
 	c := &conn{srv: s, nc: nc, listener: listener, session: s.nextSession(), in: make([]byte, readBuffer)}
-	switch a := nc.RemoteAddr().(type) {
+	switch nc.RemoteAddr().(type) {
 	case *net.TCPAddr:
-		c.addr = a.AddrPort().Addr().Unmap()
+		c.addr = netserve.Addr(nc)
 		c.tls = auth.TLSNo
 	case *net.UnixAddr:
 		c.tls, c.protected = auth.TLSYes, true
@@ -73,8 +76,14 @@ type handshaker interface {
 	HandshakeContext(context.Context) error
 }
 
-// serve runs until the connection is to be closed; the caller closes it.
-func (c *conn) serve() {
+// Drain implements [netserve.Conn]: what waits for a request is woken and sent away.
+func (c *conn) Drain() {
+	c.draining.Store(true)
+	c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Serve implements [netserve.Conn].
+func (c *conn) Serve() {
 	defer func() {
 		if v := recover(); v != nil {
 			c.srv.stats.panics.Add(1)
@@ -87,7 +96,7 @@ func (c *conn) serve() {
 		}
 	}()
 	var cancel context.CancelFunc
-	c.ctx, cancel = context.WithCancel(c.srv.ctx)
+	c.ctx, cancel = context.WithCancel(c.srv.conns.Context())
 	defer cancel()
 	if h, ok := c.nc.(handshaker); ok {
 		ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.Limits.PDU)
@@ -113,7 +122,7 @@ func (c *conn) handleBuffered() bool {
 			c.flush()
 			return false
 		}
-		if c.srv.draining.Load() {
+		if c.draining.Load() {
 			c.disconnect(unavailable, "shutting down")
 			return false
 		}
@@ -211,8 +220,8 @@ func (c *conn) fill() bool {
 		c.in = in
 	}
 	c.armRead()
-	// After arming: Shutdown marks first and moves the deadline then, so one of the two is seen here.
-	if c.srv.draining.Load() {
+	// After arming: Drain marks first and moves the deadline then, so one of the two is seen here.
+	if c.draining.Load() {
 		c.disconnect(unavailable, "shutting down")
 		return false
 	}
@@ -224,7 +233,7 @@ func (c *conn) fill() bool {
 	if err == nil {
 		return true // allowed by io.Reader
 	}
-	if c.srv.draining.Load() && !errors.Is(err, io.EOF) {
+	if c.draining.Load() && !errors.Is(err, io.EOF) {
 		c.disconnect(unavailable, "shutting down")
 	}
 	return false

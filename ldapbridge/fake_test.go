@@ -161,7 +161,7 @@ func talk(t testing.TB, s *Server, in ...[]byte) []reply {
 
 func talkOn(t testing.TB, s *Server, m *memConn) []reply {
 	t.Helper()
-	newConn(s, m, "tcp:test").serve()
+	newConn(s, m, "tcp:test").Serve()
 	replies, err := parseReplies(m.out.Bytes())
 	if err != nil {
 		t.Fatalf("answer is not well-formed LDAP: %v: % x", err, m.out.Bytes())

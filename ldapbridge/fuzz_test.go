@@ -106,7 +106,7 @@ func FuzzSession(f *testing.F) {
 		}
 		s, _, logged := newTestServer(t, Config{})
 		m := &memConn{in: bytes.Clone(in), chunk: int(chunk)}
-		newConn(s, m, "tcp:test").serve()
+		newConn(s, m, "tcp:test").Serve()
 		if n := s.Stats().Panics; n != 0 {
 			t.Fatalf("panic:\n%s", logged)
 		}

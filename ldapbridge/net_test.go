@@ -273,8 +273,8 @@ func TestAcceptFailureIsWaitedOut(t *testing.T) {
 		if took := time.Since(start); took < 4*time.Second || took > 6*time.Second {
 			t.Errorf("12 failures took %v, want pauses of 5 ms doubling up to 1 s", took)
 		}
-		if n := strings.Count(logged.String(), "cannot be accepted"); n != 4 {
-			t.Errorf("log = %q, want one line for each long pause", logged)
+		if n := strings.Count(logged.String(), "cannot accept a connection"); n != 12 {
+			t.Errorf("log = %q, want one line for each failure", logged)
 		}
 		ln.conns <- errors.New("whatever") // and Shutdown does not wait for the pause
 	})

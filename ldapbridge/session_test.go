@@ -211,7 +211,7 @@ func TestSplitAnywhere(t *testing.T) {
 	}
 	for cut := range in {
 		m := &twoPieces{memConn: memConn{in: slices.Clone(in)}, first: cut}
-		newConn(s, m, "tcp:test").serve()
+		newConn(s, m, "tcp:test").Serve()
 		replies, err := parseReplies(m.out.Bytes())
 		if got := fmt.Sprint(replies); err != nil || got != want {
 			t.Errorf("cut at %d: answers = %s, %v, want %s", cut, got, err, want)
@@ -280,7 +280,7 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 func TestCredentialsAreWipedFromTheBuffer(t *testing.T) {
 	s, _, _ := newTestServer(t, Config{})
 	c := newConn(s, &memConn{in: bindReq(1, aliceDN, alicePass)}, "tcp:test")
-	c.serve()
+	c.Serve()
 	if bytes.Contains(c.in, []byte(alicePass)) || !bytes.Contains(c.in, []byte(aliceDN)) {
 		t.Errorf("read buffer = %q, want the name without the password", c.in[:100])
 	}

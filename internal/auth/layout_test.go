@@ -33,8 +33,8 @@ var rules = []rule{
 	{"cmd/*", []string{"..."}},
 	{"test", []string{"..."}},
 
-	{"ldapbridge", []string{"internal/auth"}},
-	{"saslauth/*", []string{"internal/auth"}},
+	{"ldapbridge", []string{"internal/auth", "internal/netserve"}},
+	{"saslauth/*", []string{"internal/auth", "internal/netserve"}},
 	{"store", []string{"internal/auth"}},
 
 	{"plugin", nil},
@@ -44,6 +44,7 @@ var rules = []rule{
 	{"internal/auth", nil},
 	{"internal/secret", []string{"internal/auth"}},
 	{"internal/logline", []string{"internal/auth"}},
+	{"internal/netserve", nil},
 	{"internal/throttle", []string{"internal/auth"}},
 	{"internal/config", []string{"internal/auth"}},
 	{"internal/admin", []string{"internal/auth", "internal/secret"}},

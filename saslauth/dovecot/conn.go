@@ -89,13 +89,12 @@ func newConn(s *Server, nc net.Conn, listener string, log *slog.Logger) *conn {
 	}
 	c := &conn{srv: s, nc: nc, listener: listener, log: log, cuid: s.cuid.Add(1), jobs: make(chan *request)}
 	c.unsent.L = &c.mu
-	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.ctx, c.cancel = context.WithCancel(s.conns.Context())
 	return c
 }
 
-// serve runs the connection to its end.
-func (c *conn) serve() {
-	defer c.srv.remove(c)
+// Serve implements [netserve.Conn].
+func (c *conn) Serve() {
 	defer c.nc.Close()
 	defer c.workers.Wait()
 	defer close(c.jobs)
@@ -151,8 +150,8 @@ func (c *conn) recover() {
 	c.hangUp()
 }
 
-// drain makes the reading end; the connection closes when the running decisions are answered.
-func (c *conn) drain() {
+// Drain implements [netserve.Conn]: it makes the reading end; the connection closes when the running decisions are answered.
+func (c *conn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true

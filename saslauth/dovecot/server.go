@@ -4,17 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/netserve"
 )
 
 // Authenticator decides whether a login may pass. An error means undecided. It is called from many goroutines at once
@@ -34,21 +31,11 @@ type Server struct {
 	auth Authenticator
 	log  *slog.Logger
 
-	ctx    context.Context // of every decision; ends when Shutdown gives up waiting
-	cancel context.CancelFunc
-	done   chan struct{} // closed when Shutdown begins
-	idle   chan struct{} // closed when Shutdown has begun and the last connection is gone
-
-	mu        sync.Mutex
-	closing   bool
-	listeners map[net.Listener]struct{}
-	conns     map[*conn]struct{}
-	full      bool // a refusal was logged, and there was hardly any room since
+	conns *netserve.Server
 
 	cuid         atomic.Uint32
 	extraRunning atomic.Int64
 
-	accepted, refused                     atomic.Uint64
 	requests, passed, rejected, undecided atomic.Uint64
 }
 
@@ -66,158 +53,32 @@ type Stats struct {
 
 // New returns a server that listens nowhere yet.
 func New(cfg Config, a Authenticator, log *slog.Logger) *Server {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Server{
-		cfg:       cfg.withDefaults(),
-		auth:      a,
-		log:       log,
-		ctx:       ctx,
-		cancel:    cancel,
-		done:      make(chan struct{}),
-		idle:      make(chan struct{}),
-		listeners: make(map[net.Listener]struct{}),
-		conns:     make(map[*conn]struct{}),
-	}
+	s := &Server{cfg: cfg.withDefaults(), auth: a, log: log}
+	s.conns = netserve.New(netserve.Config{
+		Name: "dovecot", Listener: cfg.Listener, Max: s.cfg.MaxConns, Log: log,
+		New: func(nc net.Conn, listener string) netserve.Conn {
+			return newConn(s, nc, listener, log.With("listener", listener))
+		},
+	})
+	return s
 }
 
 // Serve takes connections from l until l is closed, which [Server.Shutdown] does. Any other error of Accept, such as
 // running out of file descriptors, is waited out. It returns nil after Shutdown, and otherwise an error that wraps
 // [net.ErrClosed]. It may be called for several listeners.
-func (s *Server) Serve(l net.Listener) error {
-	defer l.Close()
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return nil
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.listeners, l)
-		s.mu.Unlock()
-	}()
-
-	name := s.cfg.Listener
-	if name == "" {
-		name = l.Addr().Network() + ":" + l.Addr().String()
-	}
-	log := s.log.With("listener", name)
-
-	const firstWait, longestWait = 5 * time.Millisecond, time.Second
-	wait := firstWait
-	for {
-		nc, err := l.Accept()
-		switch {
-		case err == nil:
-			wait = firstWait
-			s.start(nc, name, log)
-		case errors.Is(err, net.ErrClosed):
-			select {
-			case <-s.done:
-				return nil
-			default:
-				return fmt.Errorf("accepting on %s: %w", name, err)
-			}
-		default:
-			// The process may be out of descriptors for long: mail has to flow again without a restart.
-			log.Error("dovecot: cannot accept a connection", "error", err, "retry", wait)
-			select {
-			case <-s.done:
-				return nil
-			case <-time.After(wait):
-			}
-			wait = min(2*wait, longestWait)
-		}
-	}
-}
-
-// start takes over an accepted connection, or closes it if there are too many.
-func (s *Server) start(nc net.Conn, listener string, log *slog.Logger) {
-	c := newConn(s, nc, listener, log)
-	s.mu.Lock()
-	open := len(s.conns)
-	refuse := s.closing || open >= s.cfg.MaxConns
-	first := refuse && !s.closing && !s.full
-	if refuse {
-		s.full = s.full || first
-	} else {
-		s.conns[c] = struct{}{}
-		// Connections come and go at the limit; only a real lull makes the next refusal worth a line.
-		s.full = s.full && open >= s.cfg.MaxConns-s.cfg.MaxConns/10
-	}
-	s.mu.Unlock()
-
-	if refuse {
-		// Closing tells the peer at once; leaving it in the backlog would make it wait for a handshake.
-		c.cancel()
-		nc.Close()
-		s.refused.Add(1)
-		if first {
-			log.Warn("dovecot: too many connections, closing new ones", "open", open)
-		}
-		return
-	}
-	s.accepted.Add(1)
-	go c.serve()
-}
-
-// remove forgets a connection that is done.
-func (s *Server) remove(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	if s.closing && len(s.conns) == 0 {
-		close(s.idle)
-	}
-}
+func (s *Server) Serve(l net.Listener) error { return s.conns.Serve(l) }
 
 // Shutdown closes the listeners, reads nothing more, lets the running decisions be answered, and closes each
 // connection after that. When ctx is done it cancels the decisions, closes what is left and returns the error of ctx.
-// Only the first call does anything.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return nil
-	}
-	s.closing = true
-	close(s.done)
-	for l := range s.listeners {
-		l.Close()
-	}
-	for c := range s.conns {
-		c.drain()
-	}
-	if len(s.conns) == 0 {
-		close(s.idle)
-	}
-	s.mu.Unlock()
-
-	defer s.cancel()
-	select {
-	case <-s.idle:
-		return nil
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	open := len(s.conns)
-	for c := range s.conns {
-		c.nc.Close()
-	}
-	s.mu.Unlock()
-	return fmt.Errorf("stopping with %d connections open: %w", open, ctx.Err())
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
 
 // Stats returns the counters for a status page. They are read one by one, so they may be off by what happens meanwhile.
 func (s *Server) Stats() Stats {
-	s.mu.Lock()
-	open := len(s.conns)
-	s.mu.Unlock()
+	conns := s.conns.Counts()
 	return Stats{
-		Open:      open,
-		Total:     s.accepted.Load(),
-		Refused:   s.refused.Load(),
+		Open:      conns.Open,
+		Total:     uint64(conns.Accepted),
+		Refused:   uint64(conns.Refused),
 		Requests:  s.requests.Load(),
 		Accepted:  s.passed.Load(),
 		Rejected:  s.rejected.Load(),

@@ -66,7 +66,7 @@ func TestHandshakeIsOneSmallWrite(t *testing.T) {
 		s := New(Config{}, &fakeAuth{}, discard)
 		near, far := net.Pipe() // one Read sees one Write at most
 		defer near.Close()
-		s.start(far, "test", discard)
+		s.conns.Take(far, "test")
 		buf := make([]byte, 1024)
 		n, err := near.Read(buf)
 		if err != nil || n >= 1024 || !strings.HasSuffix(string(buf[:n]), "\nDONE\n") {
@@ -135,7 +135,7 @@ func TestPeerThatNeverReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{}, &fakeAuth{}, discard)
 		mute, far := net.Pipe()
-		s.start(far, "test", discard)
+		s.conns.Take(far, "test")
 		other := newPeer(s)
 		io.WriteString(other.nc, hello)
 
@@ -177,7 +177,7 @@ func TestPeerThatAsksAndNeverReads(t *testing.T) {
 				s := New(Config{}, &fakeAuth{}, discard)
 				near, far := net.Pipe()
 				defer near.Close()
-				s.start(far, "test", discard)
+				s.conns.Take(far, "test")
 				near.Read(make([]byte, 1024)) // the handshake
 				io.WriteString(near, hello+c.first)
 				synctest.Wait()
@@ -214,7 +214,7 @@ func TestSlowReaderIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{}, &fakeAuth{}, discard)
 		near, far := net.Pipe()
-		s.start(far, "test", discard)
+		s.conns.Take(far, "test")
 		go io.WriteString(near, hello+"CANCEL\t9\t"+strings.Repeat("x", 8000)+"\n"+
 			authLine(8, "alice", "wrong")+strings.Repeat("CONT\t7\t\n", 5000))
 		r := bufio.NewReaderSize(near, 16)
@@ -338,7 +338,7 @@ func TestReadyTogetherGoTogether(t *testing.T) {
 		s := New(Config{}, &fakeAuth{}, discard)
 		near, far := net.Pipe()
 		defer near.Close()
-		s.start(far, "test", discard)
+		s.conns.Take(far, "test")
 		buf := make([]byte, 1024)
 		near.Read(buf)
 		io.WriteString(near, hello+"CONT\t1\t\nCONT\t2\t\nCONT\t3\t\n")
