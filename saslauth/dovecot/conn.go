@@ -95,7 +95,6 @@ func newConn(s *Server, nc net.Conn, listener string, log *slog.Logger) *conn {
 
 // Serve implements [netserve.Conn].
 func (c *conn) Serve() {
-	defer c.nc.Close()
 	defer c.workers.Wait()
 	defer close(c.jobs)
 	defer c.cancelUnlessDraining()
