@@ -4,7 +4,11 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
+
+// gather is the least time between two writes. Under load one write then takes many lines; a single line does not wait.
+const gather = time.Millisecond
 
 // maxPending bounds what waits for the output, in bytes: about 8,000 lines.
 const maxPending = 1 << 20
@@ -23,11 +27,12 @@ type Writer struct {
 	written uint64 // of them, how many the output has been given
 	dropped int
 	closed  bool
+	ended   chan struct{} // the goroutine is gone
 }
 
 // NewWriter starts the goroutine; Close ends it.
 func NewWriter(out io.Writer) *Writer {
-	w := &Writer{out: out}
+	w := &Writer{out: out, ended: make(chan struct{})}
 	w.cond.L = &w.mu
 	go w.run()
 	return w
@@ -51,6 +56,7 @@ func (w *Writer) line(b []byte) {
 }
 
 func (w *Writer) run() {
+	defer close(w.ended)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
@@ -72,6 +78,11 @@ func (w *Writer) run() {
 		w.written = upTo
 		w.spare = chunk[:0]
 		w.cond.Broadcast()
+		if !w.closed {
+			w.mu.Unlock()
+			time.Sleep(gather)
+			w.mu.Lock()
+		}
 	}
 }
 
@@ -84,11 +95,11 @@ func (w *Writer) Flush() {
 	}
 }
 
-// Close writes what is pending and ends the goroutine. Lines that come later are lost.
+// Close writes what is pending and ends the goroutine, as long as that takes. Lines that come later are lost.
 func (w *Writer) Close() {
 	w.mu.Lock()
 	w.closed = true
 	w.cond.Broadcast()
 	w.mu.Unlock()
-	w.Flush()
+	<-w.ended
 }
