@@ -14,8 +14,13 @@ UNIT     := ./cmd/... ./internal/... ./ldapbridge/... ./saslauth/... ./store/...
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Dovecot limits the address space of what it starts to 256 MB, in which no 64-bit Go program gets going: the helper is built
+# for 32 bits. On other machines see its package comment.
+HELPER_ARCH := $(if $(filter amd64,$(shell $(GO) env GOARCH)),386,$(shell $(GO) env GOARCH))
+
 build: ## build the programs into bin/
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@CGO_ENABLED=0 GOARCH=$(HELPER_ARCH) $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/ ./cmd/valetkey-checkpassword
 
 test: peers lint unit interop ## install what the tests need and run everything
 

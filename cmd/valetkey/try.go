@@ -18,6 +18,7 @@ import (
 
 	"github.com/valetkey/valetkey/internal/admin"
 	"github.com/valetkey/valetkey/saslauth/dovecot"
+	"github.com/valetkey/valetkey/saslauth/saslauthd"
 )
 
 // outcomeError ends the command with a code after everything has been printed.
@@ -48,7 +49,7 @@ type tried struct {
 func (a *app) tryCommand() *cobra.Command {
 	var file, listener, service, from string
 	cmd := &cobra.Command{
-		Use:   "try dovecot|ldap LOGIN",
+		Use:   "try dovecot|ldap|saslauthd LOGIN",
 		Short: "Log in through the daemon's live listener, as a peer would",
 		Long: `Log in through the daemon's live listener, as a peer would, and say what came of it. The secret is read from standard input or
 from a file, never from the command line. It is a real login: it is logged, and noted as the app password's last use.
@@ -58,10 +59,10 @@ The listener never says why it refused; the daemon's log line does.
 Exit codes: 0 accepted, 1 rejected, 3 undecided or not reachable.`,
 		Example: `  valetkey try dovecot alice --service imap < secret
   valetkey try ldap alice --secret-file secret`,
-		Args: args("dovecot|ldap", "LOGIN"),
+		Args: args("dovecot|ldap|saslauthd", "LOGIN"),
 		ValidArgsFunction: func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
 			if len(given) == 0 {
-				return []string{"dovecot", "ldap"}, cobra.ShellCompDirectiveNoFileComp
+				return []string{"dovecot", "ldap", "saslauthd"}, cobra.ShellCompDirectiveNoFileComp
 			}
 			return a.completeLogin(cmd, given[1:], prefix)
 		},
@@ -87,8 +88,15 @@ Exit codes: 0 accepted, 1 rejected, 3 undecided or not reachable.`,
 				dial = func(ctx context.Context, l admin.Listener, secret string) (tried, error) {
 					return tryLDAP(ctx, l, login, secret)
 				}
+			case "saslauthd":
+				if from != "" {
+					return usageError{errors.New("--from is for dovecot: saslauthd's peers do not tell the address")}
+				}
+				dial = func(ctx context.Context, l admin.Listener, secret string) (tried, error) {
+					return trySaslauthd(ctx, l, login, secret, service)
+				}
 			default:
-				return usageError{fmt.Errorf("%q is not a front end: dovecot or ldap", frontEnd)}
+				return usageError{fmt.Errorf("%q is not a front end to try: dovecot, ldap or saslauthd", frontEnd)}
 			}
 			status, err := a.client().Status(cmd.Context())
 			if err != nil {
@@ -124,7 +132,7 @@ Exit codes: 0 accepted, 1 rejected, 3 undecided or not reachable.`,
 	f := cmd.Flags()
 	f.StringVar(&file, "secret-file", "", "read the secret from `FILE` instead of standard input")
 	f.StringVar(&listener, "listener", "", "`NAME` of the listener, if there are several: see valetkey status")
-	f.StringVar(&service, "service", "", "dovecot: `SERVICE` that is logged in to (default smtp)")
+	f.StringVar(&service, "service", "", "dovecot, saslauthd: `SERVICE` that is logged in to (default smtp)")
 	f.StringVar(&from, "from", "", "dovecot: `ADDRESS` of the user that the peer passes on")
 	cmd.MarkFlagFilename("secret-file")
 	return cmd
@@ -232,6 +240,25 @@ func tryDovecot(ctx context.Context, l admin.Listener, login, secret, service st
 		return tried{Outcome: undecided, Answer: "the daemon closed the connection without an answer"}, nil
 	}
 	return tried{Outcome: rejected, Answer: "FAIL"}, nil
+}
+
+// trySaslauthd logs in as a program with Cyrus SASL would.
+func trySaslauthd(ctx context.Context, l admin.Listener, login, secret, service string) (tried, error) {
+	_, path := split(l.Address)
+	if service == "" {
+		service = "smtp"
+	}
+	r, err := saslauthd.Check(ctx, path, saslauthd.Query{Login: login, Password: secret, Service: service})
+	if err != nil {
+		return tried{}, err
+	}
+	switch {
+	case r.Undecided():
+		return tried{Outcome: undecided, Answer: "the daemon closed the connection without an answer"}, nil
+	case r.Outcome == saslauthd.OutcomeOK:
+		return tried{Outcome: accepted, Answer: "OK"}, nil
+	}
+	return tried{Outcome: rejected, Answer: "NO"}, nil
 }
 
 // tryLDAP binds as an application would.

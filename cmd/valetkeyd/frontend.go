@@ -11,7 +11,10 @@ import (
 	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/ldapbridge"
+	"github.com/valetkey/valetkey/saslauth/checkpassword"
 	"github.com/valetkey/valetkey/saslauth/dovecot"
+	"github.com/valetkey/valetkey/saslauth/httpauth"
+	"github.com/valetkey/valetkey/saslauth/saslauthd"
 )
 
 // server is what every front end is.
@@ -29,12 +32,15 @@ type built struct {
 // spec says what one listener is to be.
 type spec struct {
 	name        string // of its section: "ldap[1]"
-	config      any    // comparable: a spec with an equal one is the same
+	config      any    // a spec with an equal one is the same
 	address     config.Address
 	permissions permissions
 	view        admin.Listener // for the status, without address and counters
-	build       func(*auth.Authenticator, ldapbridge.Directory, *slog.Logger) (built, error)
+	build       buildFunc
 }
+
+// buildFunc makes a front end. An error is a fault of the configuration.
+type buildFunc func(*auth.Authenticator, *liveStore, *slog.Logger) (built, error)
 
 // frontEnd is a listener that is served.
 type frontEnd struct {
@@ -53,36 +59,74 @@ func (f *frontEnd) address() string {
 // specs lists the listeners of a configuration.
 func specs(cfg *config.Config) []spec {
 	var all []spec
-	for i, c := range cfg.LDAP {
-		name := fmt.Sprintf("ldap[%d]", i+1)
+	add := func(frontEnd string, i int, c any, at config.Socket, build buildFunc) *spec {
+		name := fmt.Sprintf("%s[%d]", frontEnd, i+1)
 		all = append(all, spec{
-			name: name, config: c, address: c.Listen, permissions: permissions{c.Mode, c.Owner, c.Group},
-			view: admin.Listener{Name: name, FrontEnd: "ldap", BaseDN: c.BaseDN, Service: c.Service},
-			build: func(a *auth.Authenticator, dir ldapbridge.Directory, log *slog.Logger) (built, error) {
-				s, err := ldapbridge.New(ldapbridge.Config{BaseDN: c.BaseDN, Service: c.Service}, a, dir, log)
-				if err != nil {
-					return built{}, err
-				}
-				return built{s, func() int64 { return int64(s.Stats().Connections) }}, nil
-			},
+			name: name, config: c, address: at.Listen, permissions: permissions{at.Mode, at.Owner, at.Group},
+			view: admin.Listener{Name: name, FrontEnd: frontEnd}, build: build,
 		})
+		return &all[len(all)-1]
+	}
+	for i, c := range cfg.LDAP {
+		s := add("ldap", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+			s, err := ldapbridge.New(ldapbridge.Config{BaseDN: c.BaseDN, Service: c.Service}, a, dir, log)
+			if err != nil {
+				return built{}, err
+			}
+			return built{s, func() int64 { return int64(s.Stats().Connections) }}, nil
+		})
+		s.view.BaseDN, s.view.Service = c.BaseDN, c.Service
 	}
 	for i, c := range cfg.Dovecot {
-		name := fmt.Sprintf("dovecot[%d]", i+1)
-		all = append(all, spec{
-			name: name, config: c, address: c.Listen, permissions: permissions{c.Mode, c.Owner, c.Group},
-			view: admin.Listener{Name: name, FrontEnd: "dovecot"},
-			build: func(a *auth.Authenticator, _ ldapbridge.Directory, log *slog.Logger) (built, error) {
-				var tempfail dovecot.Tempfail
-				if err := tempfail.UnmarshalText([]byte(c.Tempfail)); err != nil {
-					return built{}, err
-				}
-				s := dovecot.New(dovecot.Config{Tempfail: tempfail}, a, log)
-				return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
-			},
+		add("dovecot", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, log *slog.Logger) (built, error) {
+			var tempfail dovecot.Tempfail
+			if err := tempfail.UnmarshalText([]byte(c.Tempfail)); err != nil {
+				return built{}, err
+			}
+			s := dovecot.New(dovecot.Config{Tempfail: tempfail}, a, log)
+			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+		})
+	}
+	for i, c := range cfg.Saslauthd {
+		s := add("saslauthd", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, log *slog.Logger) (built, error) {
+			s := saslauthd.New(saslauthd.Config{Service: c.Service}, a, log)
+			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+		})
+		s.view.Service = c.Service
+	}
+	for i, c := range cfg.Checkpassword {
+		add("checkpassword", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups}, a, dir, log)
+			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+		})
+	}
+	for i, c := range cfg.HTTP {
+		add("http", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+			s, err := httpauth.New(httpConfig(c), a, dir, log)
+			if err != nil {
+				return built{}, err
+			}
+			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 	}
 	return all
+}
+
+func httpConfig(c config.HTTP) httpauth.Config {
+	var h httpauth.Config
+	if g := c.Grant; g != nil {
+		h.Grant = &httpauth.Grant{ClientID: g.ClientID, ClientSecret: g.ClientSecret, Fields: g.Fields}
+	}
+	if m := c.Mail; m != nil {
+		h.Mail = &httpauth.Mail{SecretHeader: m.SecretHeader, Secret: m.Secret, Backends: m.Backends}
+	}
+	if b := c.Basic; b != nil {
+		h.Basic = &httpauth.Basic{
+			Service: b.Service, Realm: b.Realm, UserHeader: b.UserHeader, TrustedProxies: b.TrustedProxies, TrustUnix: b.TrustUnix,
+			AddressHeader: b.AddressHeader, SecretHeader: b.SecretHeader, Secret: b.Secret,
+		}
+	}
+	return h
 }
 
 // open binds the listener of a spec and serves it. replace says that a Unix socket of ours may be in its place.

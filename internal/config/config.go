@@ -38,8 +38,12 @@ type Config struct {
 	Admin    Admin
 	Password Password
 	Log      Log
-	LDAP     []LDAP
-	Dovecot  []Dovecot
+
+	LDAP          []LDAP
+	Dovecot       []Dovecot
+	Saslauthd     []Saslauthd
+	Checkpassword []Checkpassword
+	HTTP          []HTTP
 }
 
 // Database says where the app passwords are kept.
@@ -70,23 +74,71 @@ type Log struct {
 	Level slog.Level
 }
 
-// LDAP is one listener of the LDAP front end.
-type LDAP struct {
+// Socket is where a front end listens, and who may reach it.
+type Socket struct {
 	Listen         Address
-	BaseDN         string
-	Service        string
 	Mode           fs.FileMode // of a Unix socket
 	Owner, Group   string      // of a Unix socket; empty: the daemon's own
 	AllowPlaintext bool        // off loopback without TLS
 }
 
+// LDAP is one listener of the LDAP front end.
+type LDAP struct {
+	Socket
+	BaseDN  string
+	Service string
+}
+
 // Dovecot is one listener of the Dovecot authentication protocol.
 type Dovecot struct {
-	Listen         Address
-	Tempfail       string // "auto", "disconnect" or "reply"
-	Mode           fs.FileMode
-	Owner, Group   string
-	AllowPlaintext bool
+	Socket
+	Tempfail string // "auto", "disconnect" or "reply"
+}
+
+// Saslauthd is one listener of the saslauthd mux.
+type Saslauthd struct {
+	Socket
+	Service string // of requests that name none; empty: none
+}
+
+// Checkpassword is one listener for the checkpassword helper.
+type Checkpassword struct {
+	Socket
+	Lookups bool // whoever may connect may ask for an account's userdb fields
+}
+
+// HTTP is one listener of the HTTP front end. A nil endpoint is not served; one at least is.
+type HTTP struct {
+	Socket
+	Grant *Grant
+	Mail  *Mail
+	Basic *Basic
+}
+
+// Grant is the endpoint for Dovecot's oauth2 passdb with the password grant.
+type Grant struct {
+	ClientID     string
+	ClientSecret string   // secret
+	Fields       []string // userdb fields that Dovecot 2.4 asks for, beside uid, gid, home, mail and quota
+}
+
+// Mail is the endpoint for nginx's mail proxy.
+type Mail struct {
+	SecretHeader string
+	Secret       string                    // secret
+	Backends     map[string]netip.AddrPort // by protocol: imap, pop3, smtp
+}
+
+// Basic is the endpoint for web servers.
+type Basic struct {
+	Service        string
+	Realm          string
+	UserHeader     string
+	TrustedProxies []netip.Prefix
+	TrustUnix      bool
+	AddressHeader  string
+	SecretHeader   string
+	Secret         string // secret; empty: none is asked for
 }
 
 // Address is where a listener listens.
@@ -267,7 +319,8 @@ func (r *reader) config(flags Flags) *Config {
 	}
 
 	ldap, dovecot := r.subs("ldap"), r.subs("dovecot")
-	if len(ldap) == 0 && len(dovecot) == 0 {
+	saslauthd, checkpassword, http := r.subs("saslauthd"), r.subs("checkpassword"), r.subs("http")
+	if len(ldap)+len(dovecot)+len(saslauthd)+len(checkpassword)+len(http) == 0 {
 		ldap, dovecot = []*reader{r.absent("ldap")}, []*reader{r.absent("dovecot")}
 	}
 	if flags.LDAP != "" {
@@ -282,34 +335,33 @@ func (r *reader) config(flags Flags) *Config {
 		}
 	}
 	for _, l := range ldap {
-		x := LDAP{
-			Listen:         l.address("listen", "127.0.0.1:3389"),
-			BaseDN:         l.text("base_dn", "dc=example,dc=org"),
-			Service:        l.service("service", "ldap"),
-			Mode:           l.mode("mode", "0660"),
-			Owner:          l.text("owner", ""),
-			Group:          l.text("group", ""),
-			AllowPlaintext: l.yes("allow_plaintext"),
-		}
-		l.checkPlaintext(x.Listen, x.AllowPlaintext)
-		c.LDAP = append(c.LDAP, x)
+		c.LDAP = append(c.LDAP, LDAP{
+			Socket:  l.socket("127.0.0.1:3389"),
+			BaseDN:  l.text("base_dn", "dc=example,dc=org"),
+			Service: l.service("service", "ldap"),
+		})
 	}
 	for _, d := range dovecot {
-		x := Dovecot{
-			Listen:         d.address("listen", "unix:"+filepath.Join(run, "dovecot-auth")),
-			Tempfail:       d.text("tempfail", "auto"),
-			Mode:           d.mode("mode", "0660"),
-			Owner:          d.text("owner", ""),
-			Group:          d.text("group", ""),
-			AllowPlaintext: d.yes("allow_plaintext"),
-		}
+		x := Dovecot{Socket: d.socket("unix:" + filepath.Join(run, "dovecot-auth")), Tempfail: d.text("tempfail", "auto")}
 		switch x.Tempfail {
 		case "auto", "disconnect", "reply":
 		default:
 			d.fault("tempfail", "%q is not auto, disconnect or reply", x.Tempfail)
 		}
-		d.checkPlaintext(x.Listen, x.AllowPlaintext)
 		c.Dovecot = append(c.Dovecot, x)
+	}
+	for _, m := range saslauthd {
+		c.Saslauthd = append(c.Saslauthd, Saslauthd{
+			Socket: m.unixSocket(filepath.Join(run, "mux")), Service: m.service("service", ""),
+		})
+	}
+	for _, k := range checkpassword {
+		c.Checkpassword = append(c.Checkpassword, Checkpassword{
+			Socket: k.unixSocket(filepath.Join(run, "checkpassword")), Lookups: k.yes("lookups"),
+		})
+	}
+	for _, h := range http {
+		c.HTTP = append(c.HTTP, h.http())
 	}
 	r.checkDistinct(c)
 	r.unknown()
@@ -335,6 +387,15 @@ func (r *reader) checkDistinct(c *Config) {
 	for i, d := range c.Dovecot {
 		add(fmt.Sprintf("dovecot[%d].listen", i+1), d.Listen)
 	}
+	for i, m := range c.Saslauthd {
+		add(fmt.Sprintf("saslauthd[%d].listen", i+1), m.Listen)
+	}
+	for i, k := range c.Checkpassword {
+		add(fmt.Sprintf("checkpassword[%d].listen", i+1), k.Listen)
+	}
+	for i, h := range c.HTTP {
+		add(fmt.Sprintf("http[%d].listen", i+1), h.Listen)
+	}
 }
 
 func (r *reader) checkURL(raw string) {
@@ -358,8 +419,73 @@ func (r *reader) checkPlaintext(a Address, allowed bool) {
 	}
 }
 
+// socket reads what every listener has.
+func (r *reader) socket(fallback string) Socket {
+	x := Socket{
+		Listen: r.address("listen", fallback), Mode: r.mode("mode", "0660"), Owner: r.text("owner", ""), Group: r.text("group", ""),
+		AllowPlaintext: r.yes("allow_plaintext"),
+	}
+	r.checkPlaintext(x.Listen, x.AllowPlaintext)
+	return x
+}
+
+// unixSocket reads the same of a listener whose protocol has Unix sockets only.
+func (r *reader) unixSocket(fallback string) Socket {
+	x := Socket{
+		Listen: r.address("listen", "unix:"+fallback), Mode: r.mode("mode", "0660"), Owner: r.text("owner", ""), Group: r.text("group", ""),
+	}
+	if x.Listen.Network == "tcp" {
+		r.fault("listen", "%s is not a Unix socket, and its peers know nothing else; write unix:/path", x.Listen)
+	}
+	return x
+}
+
+func (r *reader) http() HTTP {
+	x := HTTP{Socket: r.socket("127.0.0.1:8389")}
+	if g := r.optional("dovecot_grant"); g != nil {
+		x.Grant = &Grant{
+			ClientID: g.text("client_id", "dovecot"), ClientSecret: g.secretFile("client_secret_file", true), Fields: g.texts("fields"),
+		}
+	}
+	if m := r.optional("nginx_mail"); m != nil {
+		x.Mail = &Mail{
+			SecretHeader: m.text("secret_header", "X-Auth-Key"), Secret: m.secretFile("secret_file", true),
+			Backends: map[string]netip.AddrPort{},
+		}
+		for _, protocol := range []string{"imap", "pop3", "smtp"} {
+			text := m.text(protocol, "")
+			if text == "" {
+				continue
+			}
+			a, err := netip.ParseAddrPort(text)
+			if err != nil {
+				m.fault(protocol, "%q is not ADDRESS:PORT of the server behind nginx", text)
+			}
+			x.Mail.Backends[protocol] = a
+		}
+		if len(x.Mail.Backends) == 0 {
+			m.fault("imap", "neither imap, pop3 nor smtp is given; write imap = \"127.0.0.1:143\" for the server behind nginx")
+		}
+	}
+	if b := r.optional("basic"); b != nil {
+		x.Basic = &Basic{
+			Service: b.service("service", "http"), Realm: b.text("realm", "app password"), UserHeader: b.text("user_header", "Remote-User"),
+			TrustedProxies: b.networks("trusted_proxies"), TrustUnix: b.yes("trust_unix"), AddressHeader: b.text("address_header", ""),
+			SecretHeader: b.text("secret_header", "X-Auth-Key"), Secret: b.secretFile("secret_file", false),
+		}
+	}
+	if x.Grant == nil && x.Mail == nil && x.Basic == nil {
+		r.fault("basic", "no endpoint is given; write [http.dovecot_grant], [http.nginx_mail] or [http.basic] below [[http]]")
+	}
+	return x
+}
+
+// service reads a service name; an empty fallback makes it optional.
 func (r *reader) service(key, fallback string) string {
 	s := r.text(key, fallback)
+	if s == "" && fallback == "" {
+		return ""
+	}
 	n, err := auth.NormaliseService(s)
 	if err != nil {
 		r.fault(key, "%q: %v", s, err)

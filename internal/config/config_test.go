@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,8 +33,8 @@ func TestLoadWithoutAFile(t *testing.T) {
 		Admin:    Admin{Socket: "/s/run/admin.sock", Mode: 0o600},
 		Password: Password{Length: 16, Limit: 25},
 		Log:      Log{Level: slog.LevelInfo},
-		LDAP:     []LDAP{{Listen: Address{"tcp", "127.0.0.1:0"}, BaseDN: "dc=example,dc=org", Service: "ldap", Mode: 0o660}},
-		Dovecot:  []Dovecot{{Listen: Address{"unix", "/s/run/dovecot-auth"}, Tempfail: "auto", Mode: 0o660}},
+		LDAP:     []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660}, BaseDN: "dc=example,dc=org", Service: "ldap"}},
+		Dovecot:  []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660}, Tempfail: "auto"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
@@ -62,6 +63,46 @@ func TestExampleIsTheDefaults(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-defaults +example):\n%s", name, diff)
 		}
+	}
+}
+
+// The optional sections of the example are right as they stand, but for the files that they name.
+func TestExampleOptions(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"dovecot-secret", "nginx-secret"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.Repeat(name[:1], 16)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var text strings.Builder
+	for line := range strings.Lines(Example) {
+		if len(line) > 1 && line[0] == '#' && line[1] != ' ' {
+			line = line[1:]
+		}
+		text.WriteString(strings.ReplaceAll(line, "/etc/valetkey", dir))
+	}
+	got, err := Load(Flags{File: write(t, text.String())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix := func(name string) Socket {
+		return Socket{Listen: Address{"unix", "/var/lib/valetkey/run/" + name}, Mode: 0o660}
+	}
+	want, err := Load(Flags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Saslauthd = []Saslauthd{{Socket: unix("mux")}}
+	want.Checkpassword = []Checkpassword{{Socket: unix("checkpassword")}}
+	want.HTTP = []HTTP{{
+		Socket: Socket{Listen: Address{"tcp", "127.0.0.1:8389"}, Mode: 0o660},
+		Grant:  &Grant{ClientID: "dovecot", ClientSecret: strings.Repeat("d", 16)},
+		Mail: &Mail{SecretHeader: "X-Auth-Key", Secret: strings.Repeat("n", 16),
+			Backends: map[string]netip.AddrPort{"imap": netip.MustParseAddrPort("127.0.0.1:143")}},
+		Basic: &Basic{Service: "http", Realm: "app password", UserHeader: "Remote-User", SecretHeader: "X-Auth-Key"},
+	}}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("Load (-want +got):\n%s", diff)
 	}
 }
 
@@ -125,6 +166,14 @@ func TestFaults(t *testing.T) {
 		"number for text":        {"state_dir = 1", "state_dir: it must be text in quotes"},
 		"admin socket taken":     {"[admin]\nsocket = \"/x\"\n[[dovecot]]\nlisten = \"unix:/x\"", "dovecot[1].listen: unix:/x is already the address of admin.socket"},
 		"relative pepper":        {"[pepper]\nfile = \"p\"", "pepper.file: \"p\" is not an absolute path"},
+		"saslauthd over TCP":     {"[[saslauthd]]\nlisten = \"127.0.0.1:1\"", "saslauthd[1].listen: tcp:127.0.0.1:1 is not a Unix socket"},
+		"http without endpoint":  {"[[http]]", "http[1].basic: no endpoint is given"},
+		"grant without secret":   {"[[http]]\n[http.dovecot_grant]", "http[1].dovecot_grant.client_secret_file: it is missing"},
+		"secret file is missing": {"[[http]]\n[http.dovecot_grant]\nclient_secret_file = \"/nonexistent\"", "no such file"},
+		"nginx without backend":  {"[[http]]\n[http.nginx_mail]", "neither imap, pop3 nor smtp"},
+		"bad backend":            {"[[http]]\n[http.nginx_mail]\nimap = \"localhost\"", "nginx_mail.imap: \"localhost\" is not ADDRESS:PORT"},
+		"bad proxy":              {"[[http]]\n[http.basic]\ntrusted_proxies = [\"x\"]", "http[1].basic.trusted_proxies: x is not a network"},
+		"unknown nested key":     {"[[http]]\n[http.basic]\nrelm = \"x\"", "http[1].basic.relm: unknown key"},
 		"known keys are offered": {"[log]\nlvl = 1", "log.lvl: unknown key; known here: level"},
 	} {
 		t.Run(name, func(t *testing.T) {

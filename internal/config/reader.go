@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // reader takes typed values out of a decoded table and collects the faults. Decoding straight into a struct would stop at the
@@ -87,6 +90,9 @@ func (r *reader) address(key, fallback string) Address {
 // sub returns the reader of [key].
 func (r *reader) sub(key string) *reader {
 	s := &reader{name: key, parent: r, table: map[string]any{}}
+	if r.name != "" {
+		s.name = r.name + "." + key
+	}
 	if v, found := r.value(key); found {
 		if t, ok := v.(map[string]any); ok {
 			s.table = t
@@ -96,6 +102,82 @@ func (r *reader) sub(key string) *reader {
 	}
 	r.subsOf = append(r.subsOf, s)
 	return s
+}
+
+// optional returns the reader of [key], or nil if there is no such section.
+func (r *reader) optional(key string) *reader {
+	if _, found := r.value(key); !found {
+		return nil
+	}
+	return r.sub(key)
+}
+
+// minSecret is the shortest secret that two servers share, in bytes.
+const minSecret = 16
+
+// secretFile reads the path of a file and returns the first line of the file.
+func (r *reader) secretFile(key string, required bool) string {
+	path := r.text(key, "")
+	if path == "" {
+		if required {
+			r.fault(key, "it is missing; make one: (umask 077; head -c 18 /dev/urandom | base64 > FILE)")
+		}
+		return ""
+	}
+	if !filepath.IsAbs(path) {
+		r.fault(key, "%q is not an absolute path", path)
+		return ""
+	}
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		r.fault(key, "%s is not a file", path)
+		return ""
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		r.fault(key, "%v", err)
+		return ""
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		r.fault(key, "everybody may read %s; run: chmod o= %s", path, path)
+	}
+	secret, _, _ := strings.Cut(string(text), "\n")
+	if secret = strings.TrimSpace(secret); len(secret) < minSecret {
+		r.fault(key, "the first line of %s has fewer than %d characters", path, minSecret)
+	}
+	return secret
+}
+
+// texts reads a list of texts.
+func (r *reader) texts(key string) []string {
+	var out []string
+	for _, v := range typed(r, key, "a list of texts in quotes", []any(nil)) {
+		text, ok := v.(string)
+		if !ok {
+			r.fault(key, "%v is not text in quotes", v)
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// networks reads a list of addresses and networks.
+func (r *reader) networks(key string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, v := range typed(r, key, "a list of networks in quotes", []any(nil)) {
+		text, _ := v.(string)
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			r.fault(key, "%v is not a network; write \"192.0.2.0/24\" or an address", v)
+			continue
+		}
+		out = append(out, p.Masked())
+	}
+	return out
 }
 
 // subs returns the readers of every [[key]].
