@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	sysdaemon "github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/valetkey/valetkey/internal/admin"
 	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/internal/config"
@@ -117,6 +119,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 			d.unlock()
 		}
 	}()
+	inherited() // before any other process is started
 	if d.lock, err = prepareStateDir(cfg); err != nil {
 		return nil, err
 	}
@@ -153,8 +156,16 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 		}
 	}()
 	log.Info("serving", "version", version, "admin", cfg.Admin.Socket)
+	d.tellSystemd(sysdaemon.SdNotifyReady) // also without a database: undecided is an answer
 	go d.openDatabase(ctx, cfg)
 	return d, nil
+}
+
+// tellSystemd reports a state, if systemd wants to know (sd_notify(3)).
+func (d *daemon) tellSystemd(state string) {
+	if _, err := sysdaemon.SdNotify(false, state); err != nil {
+		d.log.Warn("systemd could not be told", "state", state, "err", err)
+	}
 }
 
 func (d *daemon) fail(err error) {
@@ -251,6 +262,8 @@ func (d *daemon) setService() {
 
 // reload reads the configuration and the pepper file again. Whatever is wrong with them, the daemon goes on with what it has.
 func (d *daemon) reload() {
+	d.tellSystemd(sysdaemon.SdNotifyReloading)
+	defer d.tellSystemd(sysdaemon.SdNotifyReady)
 	cfg, err := load(d.flags)
 	if err != nil {
 		var faults config.Faults
@@ -309,7 +322,7 @@ func (d *daemon) reloadFrontEnds(cfg *config.Config) {
 		}
 		// Another one at the same address gives way: a Unix socket is replaced in one step, a port is free for a moment.
 		replaced := slices.IndexFunc(old, func(f *frontEnd) bool { return f.spec.address == s.address })
-		if replaced >= 0 && s.address.Network == "tcp" {
+		if replaced >= 0 && s.address.Network == "tcp" { // systemd's sockets can have two listeners
 			old[replaced].listener.Close()
 		}
 		f, err := d.open(s, replaced >= 0)
@@ -337,6 +350,7 @@ func (d *daemon) reloadFrontEnds(cfg *config.Config) {
 func (d *daemon) stop(drain time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
+	d.tellSystemd(sysdaemon.SdNotifyStopping)
 	d.closeFrontEnds(ctx, d.frontEnds)
 	d.admin.Shutdown(ctx)
 	d.cancel()

@@ -35,6 +35,7 @@ type spec struct {
 	config      any    // a spec with an equal one is the same
 	address     config.Address
 	permissions permissions
+	plaintext   bool           // other machines may reach it without TLS
 	view        admin.Listener // for the status, without address and counters
 	build       buildFunc
 }
@@ -50,10 +51,10 @@ type frontEnd struct {
 }
 
 func (f *frontEnd) address() string {
-	if f.spec.address.Network == "tcp" {
-		return "tcp:" + f.listener.Addr().String() // with the port that was chosen
+	if f.spec.address.Network == "unix" {
+		return f.spec.address.String() // the listener itself knows its temporary name
 	}
-	return f.spec.address.String()
+	return f.listener.Addr().Network() + ":" + f.listener.Addr().String() // with the port that was chosen
 }
 
 // specs lists the listeners of a configuration.
@@ -62,7 +63,7 @@ func specs(cfg *config.Config) []spec {
 	add := func(frontEnd string, i int, c any, at config.Socket, build buildFunc) *spec {
 		name := fmt.Sprintf("%s[%d]", frontEnd, i+1)
 		all = append(all, spec{
-			name: name, config: c, address: at.Listen, permissions: permissions{at.Mode, at.Owner, at.Group},
+			name: name, config: c, address: at.Listen, permissions: permissions{at.Mode, at.Owner, at.Group}, plaintext: at.AllowPlaintext,
 			view: admin.Listener{Name: name, FrontEnd: frontEnd}, build: build,
 		})
 		return &all[len(all)-1]
@@ -140,6 +141,12 @@ func (d *daemon) open(s spec, replace bool) (*frontEnd, error) {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	f := &frontEnd{spec: s, listener: l, built: b}
+	if a, err := config.ParseAddress(f.address()); err == nil { // of systemd's sockets it is known only now
+		if err := config.CheckPlaintext(a, s.plaintext); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
 	d.log.Info("listening", "listener", s.name, "proto", s.view.FrontEnd, "address", f.address())
 	go func() {
 		if err := f.server.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {

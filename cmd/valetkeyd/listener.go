@@ -11,9 +11,12 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/valetkey/valetkey/internal/config"
 )
@@ -43,9 +46,39 @@ func (l *listener) Close() error {
 	return err
 }
 
+// inherited are the sockets that systemd opened for this process, by the names of their units' FileDescriptorName=. They stay
+// open here, so that a listener on one can be replaced at a reload.
+var inherited = sync.OnceValue(func() map[string]*os.File {
+	files := map[string]*os.File{}
+	for _, f := range activation.Files(true) { // sets close-on-exec and clears the environment: Postgres must not get them
+		files[f.Name()] = f
+	}
+	return files
+})
+
+// takeOver listens on a socket of systemd's. Its file and permissions are systemd's affair.
+func takeOver(name string) (*listener, error) {
+	f := inherited()[name]
+	if f == nil {
+		return nil, hinted{fmt.Errorf("systemd handed over no socket named %q", name),
+			"the .socket unit needs FileDescriptorName=" + name + " and Service= with this daemon's unit"}
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("taking over the socket %q of systemd: %w", name, err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	return &listener{Listener: l}, nil
+}
+
 // listen binds an address. A Unix socket appears with its permissions in one step, and replaces one that nobody listens on, or
 // any if replace is set.
 func listen(a config.Address, p permissions, replace bool) (*listener, error) {
+	if a.Network == "systemd" {
+		return takeOver(a.Address)
+	}
 	if a.Network != "unix" {
 		l, err := net.Listen(a.Network, a.Address)
 		if err != nil {

@@ -143,15 +143,21 @@ type Basic struct {
 
 // Address is where a listener listens.
 type Address struct {
-	Network string // "unix" or "tcp"
-	Address string // absolute path, or host:port
+	Network string // "unix", "tcp" or "systemd"
+	Address string // absolute path, host:port, or the name of a socket that systemd hands over
 }
 
-// String writes the form that the file has: "unix:/path" or "tcp:host:port".
+// String writes the form that the file has: "unix:/path", "tcp:host:port" or "systemd:NAME".
 func (a Address) String() string { return a.Network + ":" + a.Address }
 
-// ParseAddress reads "unix:/path", "tcp:host:port" or "host:port".
+// ParseAddress reads "unix:/path", "tcp:host:port", "host:port" or "systemd:NAME".
 func ParseAddress(s string) (Address, error) {
+	if name, found := strings.CutPrefix(s, "systemd:"); found {
+		if name == "" {
+			return Address{}, errors.New("it names no socket; write systemd:NAME with the FileDescriptorName= of the .socket unit")
+		}
+		return Address{"systemd", name}, nil
+	}
 	if path, found := strings.CutPrefix(s, "unix:"); found {
 		switch {
 		case !filepath.IsAbs(path):
@@ -181,9 +187,9 @@ func ParseAddress(s string) (Address, error) {
 	return Address{"tcp", net.JoinHostPort(host, port)}, nil
 }
 
-// private reports whether only this machine can reach the address.
-func (a Address) private() bool {
-	if a.Network == "unix" {
+// Private reports whether only this machine can reach the address. Of a socket of systemd's it is not known before it is there.
+func (a Address) Private() bool {
+	if a.Network != "tcp" {
 		return true
 	}
 	host, _, _ := net.SplitHostPort(a.Address)
@@ -413,10 +419,12 @@ func (r *reader) checkURL(raw string) {
 	}
 }
 
-func (r *reader) checkPlaintext(a Address, allowed bool) {
-	if a.Address != "" && !a.private() && !allowed {
-		r.fault("listen", "%s can be reached from other machines, and passwords would travel in clear; listen on 127.0.0.1 or a Unix socket, or set allow_plaintext = true if the network between is protected", a)
+// CheckPlaintext refuses an address that other machines reach, since passwords would travel to it in clear.
+func CheckPlaintext(a Address, allowed bool) error {
+	if a.Address == "" || a.Private() || allowed {
+		return nil
 	}
+	return fmt.Errorf("%s can be reached from other machines, and passwords would travel in clear; listen on 127.0.0.1 or a Unix socket, or set allow_plaintext = true if the network between is protected", a)
 }
 
 // socket reads what every listener has.
@@ -425,7 +433,9 @@ func (r *reader) socket(fallback string) Socket {
 		Listen: r.address("listen", fallback), Mode: r.mode("mode", "0660"), Owner: r.text("owner", ""), Group: r.text("group", ""),
 		AllowPlaintext: r.yes("allow_plaintext"),
 	}
-	r.checkPlaintext(x.Listen, x.AllowPlaintext)
+	if err := CheckPlaintext(x.Listen, x.AllowPlaintext); err != nil {
+		r.fault("listen", "%v", err)
+	}
 	return x
 }
 
