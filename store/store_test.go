@@ -138,12 +138,12 @@ func TestMigrateKilled(t *testing.T) {
 }
 
 func TestMigrateNewer(t *testing.T) {
-	s, url := storetest.New(t)
+	_, url := storetest.New(t)
 	if _, err := storetest.DB(t, url).Exec("INSERT INTO " + store.VersionTable + " (version_id, is_applied) VALUES (99, true)"); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	s = storetest.Open(t, store.Config{URL: url, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s := storetest.Open(t, store.Config{URL: url, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err := s.Migrate(t.Context()); err != nil {
 		t.Errorf("Migrate = %v, want nil", err)
 	}

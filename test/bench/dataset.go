@@ -9,10 +9,9 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/lib/pq"
 
 	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/internal/secret"
@@ -190,7 +189,7 @@ func accountIDs(ctx context.Context, tx *sql.Tx) (map[string]int64, error) {
 
 // copyRows writes rows with COPY.
 func copyRows(ctx context.Context, tx *sql.Tx, table string, columns []string, rows iter.Seq[[]any]) error {
-	stmt, err := tx.PrepareContext(ctx, pq.CopyIn(table, columns...))
+	stmt, err := tx.PrepareContext(ctx, "COPY "+table+" ("+strings.Join(columns, ", ")+") FROM STDIN")
 	if err != nil {
 		return fmt.Errorf("copy to %s: %w", table, err)
 	}
