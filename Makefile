@@ -30,7 +30,7 @@ peers:
 unit:
 	$(GO) test -race -timeout 15m $(UNIT)
 
-interop: ## only the tests against Postfix, ldap-utils and a killed Postgres
+interop: ## only the tests against other people's programs and the faults
 	$(GO) test -timeout 20m ./test/...
 
 demo: ## from a clean checkout to a first login, with everything cleaned up after

@@ -33,6 +33,7 @@ type Daemon struct {
 	DovecotUnix string
 	DovecotTCP  string // host:port
 	LDAP        string // host:port
+	Sections    string // further sections of the configuration file, [[saslauthd]] and the like
 
 	owner  testing.TB
 	config string
@@ -93,6 +94,7 @@ func (d *Daemon) WriteConfig(t testing.TB, extra string) {
 	// Postfix's smtpd runs as a user of its own.
 	fmt.Fprintf(&b, "\n[[dovecot]]\nlisten = %q\nmode = \"0666\"\n", "unix:"+d.DovecotUnix)
 	fmt.Fprintf(&b, "\n[[dovecot]]\nlisten = %q\n", "tcp:"+d.DovecotTCP)
+	b.WriteString(d.Sections)
 	b.WriteString(extra)
 	if err := os.WriteFile(d.config, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)

@@ -28,6 +28,9 @@ var (
 	Postfix        = Peer{"postfix", "postfix"}
 	Swaks          = Peer{"swaks", "swaks"}
 	LDAPUtils      = Peer{"ldapwhoami", "ldap-utils"}
+	EximHeavy      = Peer{"exim4", "exim4-daemon-heavy"} // the light one lacks the dovecot authenticator
+	Slapd          = Peer{"slapd", "slapd"}
+	SASLBin        = Peer{"testsaslauthd", "sasl2-bin"}
 )
 
 var binDir string
@@ -93,7 +96,7 @@ func lookProgram(name string) (string, error) {
 		return n
 	}
 	sort.Slice(dirs, func(i, j int) bool { return version(dirs[i]) > version(dirs[j]) })
-	dirs = append(dirs, "/usr/sbin", "/sbin", "/usr/lib/postfix/sbin")
+	dirs = append(dirs, "/usr/sbin", "/sbin", "/usr/lib/postfix/sbin", eximDir+"/usr/sbin")
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}

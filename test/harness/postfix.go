@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,8 +12,10 @@ import (
 
 // SMTPService is one port of [Mailer].
 type SMTPService struct {
-	SASLPath    string // smtpd_sasl_path: "unix:/path" or "inet:host:port"
+	SASLPath    string // smtpd_sasl_path: "unix:/path" or "inet:host:port"; empty: as main.cf says
 	SASLService string // smtpd_sasl_service; empty: Postfix's default, "smtp"
+	Options     string // further lines of its entry in master.cf
+	Chroot      bool   // as Debian's master.cf has it
 
 	Addr string // set by [NewMailer]: where it listens
 }
@@ -27,12 +30,19 @@ type Mailer struct {
 // it meets again, and sets their Addr.
 func NewMailer(t testing.TB, services ...*SMTPService) *Mailer {
 	t.Helper()
+	return NewMailerWith(t, "", nil, services...)
+}
+
+// NewMailerWith does so with further lines of main.cf, which win over ours, and further files, by their paths below
+// Postfix's configuration directory.
+func NewMailerWith(t testing.TB, mainLines string, files map[string]string, services ...*SMTPService) *Mailer {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("Postfix's master runs only as root: run this test as root, e.g. in a container")
 	}
 	uid, gid := account(t, "postfix", Postfix)
 	m := &Mailer{dir: Dir(t)}
-	queue, data, config := filepath.Join(m.dir, "q"), filepath.Join(m.dir, "d"), filepath.Join(m.dir, "c")
+	queue, data, config := m.Queue(), filepath.Join(m.dir, "d"), filepath.Join(m.dir, "c")
 	for _, d := range []struct {
 		path  string
 		mode  os.FileMode
@@ -70,6 +80,7 @@ smtpd_recipient_restrictions = reject
 smtpd_relay_restrictions = reject
 smtpd_error_sleep_time = 0
 service_throttle_time = 1s
+max_use = 100000
 smtpd_client_connection_count_limit = 0
 smtpd_tls_security_level = none
 smtpd_sasl_auth_enable = yes
@@ -81,13 +92,27 @@ smtpd_sasl_security_options = noanonymous
 	fmt.Fprintln(&masterCF, "anvil unix - - n - 1 anvil")
 	for _, s := range services {
 		s.Addr = fmt.Sprintf("127.0.0.1:%d", FreePort(t))
-		fmt.Fprintf(&masterCF, "%s inet n - n - 1 smtpd\n  -o smtpd_sasl_path=%s\n", s.Addr, s.SASLPath)
+		chroot := "n"
+		if s.Chroot {
+			chroot = "y"
+		}
+		fmt.Fprintf(&masterCF, "%s inet n - %s - 1 smtpd\n", s.Addr, chroot)
+		if s.SASLPath != "" {
+			fmt.Fprintf(&masterCF, "  -o smtpd_sasl_path=%s\n", s.SASLPath)
+		}
 		if s.SASLService != "" {
 			fmt.Fprintf(&masterCF, "  -o smtpd_sasl_service=%s\n", s.SASLService)
 		}
+		masterCF.WriteString(s.Options)
 	}
-	for name, text := range map[string]string{"main.cf": mainCF, "master.cf": masterCF.String()} {
-		if err := os.WriteFile(filepath.Join(config, name), []byte(text), 0o644); err != nil {
+	all := map[string]string{"main.cf": mainCF + mainLines, "master.cf": masterCF.String()}
+	maps.Copy(all, files)
+	for name, text := range all {
+		path := filepath.Join(config, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,13 +121,8 @@ smtpd_sasl_security_options = noanonymous
 			t.Logf("log of Postfix:\n%s", m.LogText())
 		}
 	})
-	// -d keeps it in the foreground and in the process group of the test. The shell ends it when its own standard input ends,
-	// which it does with the test program however that ends: master changes its effective user, which takes the parent death
-	// signal away.
-	shell := exec.Command("/bin/sh", "-c", `"$@" </dev/null & read -r _; kill $!; wait`, "sh", program(t, Postfix, "master"), "-c", config, "-d")
-	if _, err := shell.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
+	// -d keeps it in the foreground and in the process group of the test.
+	shell := leashed(t, exec.Command(program(t, Postfix, "master"), "-c", config, "-d"))
 	m.proc = Start(t, t, "postfix master", shell)
 	WaitFor(t, "Postfix to start", func() bool {
 		if !m.proc.Running() {
@@ -113,7 +133,10 @@ smtpd_sasl_security_options = noanonymous
 	return m
 }
 
-func (m *Mailer) logFile() string { return filepath.Join(m.dir, "q", "log") }
+// Queue is the queue directory, /var/spool/postfix elsewhere.
+func (m *Mailer) Queue() string { return filepath.Join(m.dir, "q") }
+
+func (m *Mailer) logFile() string { return filepath.Join(m.Queue(), "log") }
 
 // LogText returns what Postfix logged so far.
 func (m *Mailer) LogText() string {

@@ -164,6 +164,11 @@ func (s *SMTPSession) Abandon(t testing.TB) {
 	}
 }
 
+// Mail begins a message from this address.
+func (s *SMTPSession) Mail(from string) (code int, text string) {
+	return s.command("MAIL FROM:<" + from + ">")
+}
+
 func (s *SMTPSession) command(line string) (code int, text string) {
 	if _, err := s.conn.Write([]byte(line + "\r\n")); err != nil {
 		return 0, err.Error()
