@@ -26,6 +26,7 @@ test: peers lint unit interop ## install what the tests need and run everything
 
 peers:
 	@test/install-peers
+	@test/install-dovecot24
 
 unit:
 	$(GO) test -race -timeout 15m $(UNIT)
