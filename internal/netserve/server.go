@@ -222,6 +222,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.conns) == 0 {
+		return nil // both at once
+	}
 	for _, e := range s.conns {
 		cutOff(e.nc)
 	}

@@ -240,6 +240,13 @@ func TestShutdown(t *testing.T) {
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Errorf("Shutdown again = %v, want nil", err)
 		}
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20 {
+			if err := s.Shutdown(over); err != nil {
+				t.Fatalf("Shutdown with nothing left and no time = %v, want nil", err)
+			}
+		}
 		if err := s.Serve(newPipes()); err != nil {
 			t.Errorf("Serve after Shutdown = %v, want nil at once", err)
 		}
