@@ -32,7 +32,7 @@ unit:
 	$(GO) test -race -timeout 15m $(UNIT)
 
 interop: ## only the tests against other people's programs and the faults
-	$(GO) test -timeout 20m ./test/...
+	$(GO) test -count=1 -timeout 20m ./test/... # never from the cache: they test programs that go test does not know of
 
 demo: ## from a clean checkout to a first login, with everything cleaned up after
 	@test/demo
