@@ -145,15 +145,9 @@ func (c *conn) logRejected(reason string, counts bool, user string) {
 		slog.String("session", c.session))
 }
 
-// clip bounds what a client can put into a log line.
+// loggedName bounds what a client can put into a log line, in bytes.
+const loggedName = 256
+
 func clip(name []byte) string {
-	const limit = 256
-	if len(name) <= limit {
-		return string(name)
-	}
-	n := limit
-	for n > limit-utf8.UTFMax && !utf8.RuneStart(name[n]) {
-		n--
-	}
-	return string(name[:n]) + "..."
+	return auth.Clip(string(name[:min(len(name), loggedName+1)]), loggedName)
 }

@@ -3,12 +3,10 @@ package ldapbridge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -87,12 +85,8 @@ func (c *conn) Serve() {
 	defer func() {
 		if v := recover(); v != nil {
 			c.srv.stats.panics.Add(1)
-			text := fmt.Sprintf("%T", v) // the value may hold what the client sent
-			if err, ok := v.(runtime.Error); ok {
-				text = err.Error()
-			}
 			c.srv.log.LogAttrs(context.Background(), slog.LevelError, "ldap: connection ended by a fault of the program",
-				auth.Quoted("panic", text), slog.String("session", c.session), auth.Quoted("stack", string(debug.Stack())))
+				auth.Quoted("panic", netserve.PanicText(v)), slog.String("session", c.session), auth.Quoted("stack", string(debug.Stack())))
 		}
 	}()
 	var cancel context.CancelFunc

@@ -81,12 +81,7 @@ func label(text string) (shown, key string, err error) {
 	return shown, key, nil
 }
 
-func clip(s string) string {
-	if len(s) <= 80 {
-		return s
-	}
-	return s[:80] + "..."
-}
+func clip(s string) string { return auth.Clip(s, 80) }
 
 func printable(what, s string) error {
 	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > maxText || strings.ContainsFunc(s, unicode.IsControl) {

@@ -317,15 +317,15 @@ func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err e
 		slog.String("reason", reason),
 		slog.String("count", count),
 		slog.String("proto", req.FrontEnd),
-		slog.String("svc", clip(req.Service, MaxService)),
-		Quoted("user", clip(user, loggedLogin)),
+		slog.String("svc", Clip(req.Service, MaxService)),
+		Quoted("user", Clip(user, loggedLogin)),
 	)
 	if v.decision.Label != "" {
 		attrs = append(attrs, Quoted("label", v.decision.Label))
 	}
-	attrs = append(attrs, slog.String("session", clip(req.Session, 64)), slog.Duration("took", took))
+	attrs = append(attrs, slog.String("session", Clip(req.Session, 64)), slog.Duration("took", took))
 	if err != nil {
-		attrs = append(attrs, Quoted("err", clip(err.Error(), loggedError)))
+		attrs = append(attrs, Quoted("err", Clip(err.Error(), loggedError)))
 	}
 	// As one group without a name, which handlers write as if its members stood alone: a record copies more than five.
 	a.cfg.Log.LogAttrs(ctx, level, "auth", slog.Attr{Value: slog.GroupValue(attrs...)})
@@ -352,11 +352,12 @@ func Quoted(key, value string) slog.Attr { return slog.Any(key, QuotedValue(valu
 // QuotedValue is a string that the log prints in quotes, in ASCII.
 type QuotedValue string
 
-func clip(s string, n int) string {
+// Clip cuts s to n bytes, not within a character, and marks the cut. It bounds what a client can put into a log line.
+func Clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
+	for least := n - utf8.UTFMax; n > least && n > 0 && !utf8.RuneStart(s[n]); {
 		n--
 	}
 	return s[:n] + "..."

@@ -3,16 +3,15 @@ package checkpassword
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/valetkey/valetkey/internal/netserve"
 	"github.com/valetkey/valetkey/saslauth/checkpassword/wire"
 )
 
@@ -60,11 +59,7 @@ func (c *conn) recover() {
 	if v == nil {
 		return
 	}
-	what := fmt.Sprintf("%T", v)
-	if err, ok := v.(runtime.Error); ok {
-		what = err.Error()
-	}
-	c.log.Error("checkpassword: closing connection: panic", "panic", what, "stack", string(debug.Stack()))
+	c.log.Error("checkpassword: closing connection: panic", "panic", netserve.PanicText(v), "stack", string(debug.Stack()))
 }
 
 // Drain implements [netserve.Conn]: it ends the wait for a request; one that is here already is still answered.

@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/netserve"
 )
 
 const (
@@ -139,11 +138,7 @@ func (c *conn) recover() {
 	if v == nil {
 		return
 	}
-	what := fmt.Sprintf("%T", v)
-	if err, ok := v.(runtime.Error); ok {
-		what = err.Error()
-	}
-	c.log.Error("dovecot: closing connection: panic", "panic", what, "stack", string(debug.Stack()))
+	c.log.Error("dovecot: closing connection: panic", "panic", netserve.PanicText(v), "stack", string(debug.Stack()))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hangUp()

@@ -7,18 +7,17 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/netserve"
 )
 
 // peer is the other end of a connection: a mail server or a web server, never the user.
@@ -130,11 +129,7 @@ func (s *Server) recover() {
 // logPanic logs a panic without its value, which may quote a request, unless it is the runtime's own. The stack holds
 // addresses, not contents.
 func (s *Server) logPanic(v any) {
-	what := fmt.Sprintf("%T", v)
-	if err, ok := v.(runtime.Error); ok {
-		what = err.Error()
-	}
-	s.log.Error("http: panic", "panic", what, "stack", string(debug.Stack()))
+	s.log.Error("http: panic", "panic", netserve.PanicText(v), "stack", string(debug.Stack()))
 }
 
 // errPanic is what a decision that panicked is taken for.

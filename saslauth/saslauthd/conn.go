@@ -3,18 +3,17 @@ package saslauthd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
+	"github.com/valetkey/valetkey/internal/netserve"
 )
 
 // The only replies. A reason would help who guesses, and no peer shows it to its user.
@@ -87,11 +86,7 @@ func (c *conn) recover() {
 	if v == nil {
 		return
 	}
-	what := fmt.Sprintf("%T", v)
-	if err, ok := v.(runtime.Error); ok {
-		what = err.Error()
-	}
-	c.log.Error("saslauthd: closing connection: panic", c.attrs("panic", what, "stack", string(debug.Stack()))...)
+	c.log.Error("saslauthd: closing connection: panic", c.attrs("panic", netserve.PanicText(v), "stack", string(debug.Stack()))...)
 }
 
 // Drain implements [netserve.Conn]: it makes the reading end; a decision that runs is still answered.
