@@ -328,6 +328,10 @@ func (d *daemon) reloadFrontEnds(cfg *config.Config) {
 		f, err := d.open(s, replaced >= 0)
 		if err != nil {
 			d.log.Error("a listener could not be opened", "listener", s.name, "err", err)
+			if replaced >= 0 && s.address.Network != "tcp" { // the one in its place still listens: it stays
+				now = append(now, old[replaced])
+				old = slices.Delete(old, replaced, replaced+1)
+			}
 			continue
 		}
 		if replaced >= 0 {

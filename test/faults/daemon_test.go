@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -264,6 +265,17 @@ func TestReload(t *testing.T) {
 		hup("after a reload of what is not TOML", "valetkeyd.toml")
 		d.WriteConfig(t, "")
 		hup("after a reload of a good file", "reload")
+		// A fault that shows only when the listener is opened: the one that is there must stay.
+		file := filepath.Join(filepath.Dir(d.Dir), "valetkeyd.toml")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = bytes.Replace(text, []byte(`mode = "0666"`), []byte("mode = \"0666\"\ngroup = \"no-such-group\""), 1)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		hup("after a reload with a group that does not exist", "no-such-group")
 	}
 	if err := os.Remove(filepath.Join(filepath.Dir(d.Dir), "valetkeyd.toml")); err != nil {
 		t.Fatal(err)
