@@ -35,6 +35,9 @@ type Daemon struct {
 	LDAP        string // host:port
 	Sections    string // further sections of the configuration file, [[saslauthd]] and the like
 
+	// Sockets are those that it is handed at each start, by their names; see [HandOver].
+	Sockets map[string]*os.File
+
 	owner  testing.TB
 	config string
 	proc   *Process
@@ -135,6 +138,9 @@ func (d *Daemon) StartWith(t testing.TB, flags ...string) {
 	t.Helper()
 	cmd := exec.Command(Program(t, "valetkeyd"), flags...)
 	cmd.Env = environment()
+	if len(d.Sockets) > 0 {
+		cmd = HandOver(cmd, d.Sockets)
+	}
 	d.proc = Start(t, d.owner, "valetkeyd", cmd)
 	d.logs = append(d.logs, d.proc.Log)
 	proc := d.proc
@@ -180,6 +186,23 @@ func (d *Daemon) Stop(t testing.TB) {
 	if code != 0 {
 		t.Fatalf("valetkeyd after SIGTERM: exit code %d, want 0\n%s", code, d.proc.Log.Tail(20))
 	}
+}
+
+// Freeze stops the daemon with SIGSTOP: its sockets stay open and mute. The returned function lets it go on.
+func (d *Daemon) Freeze(t testing.TB) (thaw func()) {
+	t.Helper()
+	proc := d.proc
+	proc.Signal(syscall.SIGSTOP)
+	thaw = func() { proc.Signal(syscall.SIGCONT) }
+	t.Cleanup(thaw)
+	WaitFor(t, "valetkeyd to stand still", d.Frozen)
+	return thaw
+}
+
+// Frozen reports whether the daemon stands still after [Daemon.Freeze].
+func (d *Daemon) Frozen() bool {
+	state, _ := stat(d.proc.PID())
+	return state == "T"
 }
 
 // environment is that of every program of ours: without what the caller's shell may have set.

@@ -16,6 +16,7 @@ type SMTPService struct {
 	SASLService string // smtpd_sasl_service; empty: Postfix's default, "smtp"
 	Options     string // further lines of its entry in master.cf
 	Chroot      bool   // as Debian's master.cf has it
+	Processes   int    // smtpd processes at a time; zero: 1
 
 	Addr string // set by [NewMailer]: where it listens
 }
@@ -26,8 +27,8 @@ type Mailer struct {
 	proc *Process
 }
 
-// NewMailer starts Postfix with these services, each with one smtpd process at a time, so that a test knows which process
-// it meets again, and sets their Addr.
+// NewMailer starts Postfix with these services, each with one smtpd process at a time unless it asks for more, so that a test knows
+// which process it meets again, and sets their Addr.
 func NewMailer(t testing.TB, services ...*SMTPService) *Mailer {
 	t.Helper()
 	return NewMailerWith(t, "", nil, services...)
@@ -96,7 +97,7 @@ smtpd_sasl_security_options = noanonymous
 		if s.Chroot {
 			chroot = "y"
 		}
-		fmt.Fprintf(&masterCF, "%s inet n - %s - 1 smtpd\n", s.Addr, chroot)
+		fmt.Fprintf(&masterCF, "%s inet n - %s - %d smtpd\n", s.Addr, chroot, max(1, s.Processes))
 		if s.SASLPath != "" {
 			fmt.Fprintf(&masterCF, "  -o smtpd_sasl_path=%s\n", s.SASLPath)
 		}

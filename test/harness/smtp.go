@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"net"
 	"os/exec"
@@ -95,7 +96,15 @@ type SMTPSession struct {
 // DialSMTP connects and greets.
 func DialSMTP(t testing.TB, addr string) *SMTPSession {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, Patience)
+	return DialSMTPFrom(t, &net.Dialer{}, addr)
+}
+
+// DialSMTPFrom does so with this dialer, which can name the address to come from.
+func DialSMTPFrom(t testing.TB, from *net.Dialer, addr string) *SMTPSession {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	conn, err := from.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +187,7 @@ func (s *SMTPSession) command(line string) (code int, text string) {
 
 // read returns a reply with its lines joined by LF; code is 0 if the server hung up.
 func (s *SMTPSession) read() (code int, text string) {
-	_ = s.conn.SetReadDeadline(time.Now().Add(Patience))
+	_ = s.conn.SetReadDeadline(time.Now().Add(2 * Patience)) // some tests make a daemon hang for 30 s
 	var lines []string
 	for {
 		line, err := s.r.ReadString('\n')

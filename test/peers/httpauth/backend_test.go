@@ -3,7 +3,6 @@ package httpauth_test
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,37 +20,4 @@ func newApplication(t *testing.T) string {
 	}))
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
-}
-
-// newRelay starts the SMTP server behind a proxy, and returns its port.
-func newRelay(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				relay(newSession(conn))
-			}()
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func relay(s *session) {
-	s.send("220 mx.example.org ESMTP")
-	for line := s.line(); line != ""; line = s.line() {
-		if strings.HasPrefix(line, "QUIT") {
-			s.send("221 bye")
-			return
-		}
-		s.send("250 mx.example.org")
-	}
 }
