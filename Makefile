@@ -7,7 +7,7 @@ STATE    ?= $(CURDIR)/tmp/state
 FUZZTIME ?= 30s
 BENCH    ?=
 # Tests of our own code run with the race detector; those against other people's programs drive separate processes.
-UNIT     := ./cmd/... ./internal/... ./ldapbridge/... ./saslauth/... ./store/...
+UNIT     := ./cmd/... ./docs/... ./internal/... ./ldapbridge/... ./saslauth/... ./store/...
 
 .PHONY: help build test unit interop demo run bench fuzz lint peers clean
 
@@ -40,8 +40,8 @@ demo: ## from a clean checkout to a first login, with everything cleaned up afte
 run: build ## run the daemon on a private Postgres in tmp/state
 	bin/valetkeyd --state-dir '$(STATE)'
 
-bench: ## logins per second against an echo server and slapd, in one run; BENCH="--seconds 10" for options
-	@test/install-peers postgresql slapd
+bench: ## logins per second against echo servers, slapd, Dovecot and saslauthd, in one run; BENCH="--seconds 10" for options
+	@test/install-peers postgresql slapd dovecot-core sasl2-bin gcc libc6-dev
 	$(GO) run ./test/bench $(BENCH)
 
 fuzz: ## run every fuzz target for FUZZTIME (30s)
@@ -52,7 +52,7 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 	done
 
 lint: ## formatting and vet
-	@bad=$$(gofmt -l cmd internal ldapbridge saslauth store test); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
+	@bad=$$(gofmt -l cmd docs internal ldapbridge saslauth store test); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
 	$(GO) vet ./...
 
 clean: ## remove what was built

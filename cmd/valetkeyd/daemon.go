@@ -59,14 +59,32 @@ func (l *liveRing) Verify(stored, password string) (bool, error) {
 	return secret.Verify(stored, password)
 }
 
-// liveStore is the store once its address is known. Until then every lookup is undecided.
-type liveStore struct{ atomic.Pointer[store.Store] }
+// liveStore is the store once its address is known. Until then every lookup waits: a private Postgres starts with the daemon, and those
+// who waited at the listeners for the daemon ask at once.
+type liveStore struct {
+	atomic.Pointer[store.Store]
+	known chan struct{} // closed then
+}
+
+func (l *liveStore) set(s *store.Store) {
+	l.Store(s)
+	close(l.known)
+}
+
+// wait returns nil if ctx ends first.
+func (l *liveStore) wait(ctx context.Context) *store.Store {
+	select {
+	case <-l.known:
+	case <-ctx.Done():
+	}
+	return l.Load()
+}
 
 var errNoStore = errors.New("the database is not there yet")
 
 // Lookup implements [auth.Rows].
 func (l *liveStore) Lookup(ctx context.Context, login string, tags []auth.Tag) (*auth.Found, error) {
-	if s := l.Load(); s != nil {
+	if s := l.wait(ctx); s != nil {
 		return s.Lookup(ctx, login, tags)
 	}
 	return nil, errNoStore
@@ -81,7 +99,7 @@ func (l *liveStore) Record(a auth.Attempt) {
 
 // Entry implements [ldapbridge.Directory].
 func (l *liveStore) Entry(ctx context.Context, login string) (auth.Account, error) {
-	if s := l.Load(); s != nil {
+	if s := l.wait(ctx); s != nil {
 		return s.Account(ctx, login)
 	}
 	return auth.Account{}, errNoStore
@@ -109,6 +127,7 @@ func load(flags config.Flags) (*config.Config, error) {
 func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *slog.LevelVar, log *slog.Logger) (_ *daemon, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	d := &daemon{
+		store: liveStore{known: make(chan struct{})},
 		flags: flags, log: log, level: level, started: time.Now(), cfg: cfg, cancel: cancel,
 		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0),
 	}
@@ -203,7 +222,7 @@ func (d *daemon) openDatabase(ctx context.Context, cfg *config.Config) {
 		d.fail(err)
 		return
 	}
-	d.store.Store(s)
+	d.store.set(s)
 	d.setService()
 
 	wait := firstRetry
@@ -398,8 +417,8 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	cfg, frontEnds := d.cfg, slices.Clone(d.frontEnds)
 	d.mu.Unlock()
 	s := admin.Status{
-		Version: version, Started: d.started, Peppers: pepperIDs(d.ring.Load().IDs()), Counters: d.auth.Counters(),
-		Listeners: []admin.Listener{}, Database: admin.Database{Private: cfg.Database.URL == ""},
+		Version: version, Config: absolute(d.flags.File), Started: d.started, Peppers: pepperIDs(d.ring.Load().IDs()), Counters: d.auth.Counters(),
+		Listeners: []admin.Listener{}, Implied: cfg.Implied, Database: admin.Database{Private: cfg.Database.URL == ""},
 	}
 	if unknown := d.unknown.Load(); unknown != nil {
 		s.Unknown = pepperIDs(*unknown)
@@ -433,6 +452,17 @@ func pepperIDs(ids []int32) []string {
 		out[i] = fmt.Sprintf("%08x", id)
 	}
 	return out
+}
+
+// absolute is the path from the root, as others must name the file; empty stays empty.
+func absolute(path string) string {
+	if path == "" {
+		return ""
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
 
 func databaseKind(cfg *config.Config) string {

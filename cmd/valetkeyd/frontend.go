@@ -66,7 +66,11 @@ func specs(cfg *config.Config) []spec {
 			name: name, config: c, address: at.Listen, permissions: permissions{at.Mode, at.Owner, at.Group}, plaintext: at.AllowPlaintext,
 			view: admin.Listener{Name: name, FrontEnd: frontEnd}, build: build,
 		})
-		return &all[len(all)-1]
+		s := &all[len(all)-1]
+		if at.Listen.Network == "unix" {
+			s.view.Mode, s.view.Owner, s.view.Group = fmt.Sprintf("%04o", at.Mode), at.Owner, at.Group
+		}
+		return s
 	}
 	for i, c := range cfg.LDAP {
 		s := add("ldap", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
@@ -96,19 +100,44 @@ func specs(cfg *config.Config) []spec {
 		s.view.Service = c.Service
 	}
 	for i, c := range cfg.Checkpassword {
-		add("checkpassword", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+		s := add("checkpassword", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
 			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups}, a, dir, log)
 			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
 		})
+		s.view.Lookups = c.Lookups
 	}
 	for i, c := range cfg.HTTP {
-		add("http", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+		s := add("http", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
 			s, err := httpauth.New(httpConfig(c), a, dir, log)
 			if err != nil {
 				return built{}, err
 			}
 			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
 		})
+		s.view.Endpoints = endpoints(c)
+	}
+	return all
+}
+
+// endpoints describes an HTTP listener for the status.
+func endpoints(c config.HTTP) map[string]admin.Endpoint {
+	all := map[string]admin.Endpoint{}
+	if g := c.Grant; g != nil {
+		all["dovecot_grant"] = admin.Endpoint{SecretFile: g.SecretFile, ClientID: g.ClientID}
+	}
+	if m := c.Mail; m != nil {
+		backends := map[string]string{}
+		for protocol, at := range m.Backends {
+			backends[protocol] = at.String()
+		}
+		all["nginx_mail"] = admin.Endpoint{SecretFile: m.SecretFile, SecretHeader: m.SecretHeader, Backends: backends}
+	}
+	if b := c.Basic; b != nil {
+		e := admin.Endpoint{SecretFile: b.SecretFile, AddressHeader: b.AddressHeader, UserHeader: b.UserHeader}
+		if b.SecretFile != "" {
+			e.SecretHeader = b.SecretHeader
+		}
+		all["basic"] = e
 	}
 	return all
 }

@@ -110,11 +110,13 @@ type Revocation struct {
 // Status is the state of the daemon.
 type Status struct {
 	Version   string        `json:"version"`
+	Config    string        `json:"config,omitempty"` // path of the configuration file; empty: there is none
 	Started   time.Time     `json:"started"`
 	Database  Database      `json:"database"`
 	Peppers   []string      `json:"peppers"`                   // ids, the active one first
 	Unknown   []string      `json:"unknown_peppers,omitempty"` // of rows that this daemon finds only slowly
 	Listeners []Listener    `json:"listeners"`
+	Implied   bool          `json:"implied,omitempty"` // the listeners are there because the file names none
 	Counters  auth.Counters `json:"counters"`
 }
 
@@ -135,6 +137,24 @@ type Listener struct {
 	BaseDN      string `json:"base_dn,omitempty"`
 	Service     string `json:"service,omitempty"`
 	Connections int64  `json:"connections"` // open now
+
+	// Of a Unix socket that the daemon made: "0660" and names. No mode means that systemd made it.
+	Mode  string `json:"mode,omitempty"`
+	Owner string `json:"owner,omitempty"` // empty: the daemon's own
+	Group string `json:"group,omitempty"` // the same
+
+	Lookups   bool                `json:"lookups,omitempty"`   // of checkpassword
+	Endpoints map[string]Endpoint `json:"endpoints,omitempty"` // of [[http]], by section: dovecot_grant, nginx_mail, basic
+}
+
+// Endpoint is what a peer must know to ask at one endpoint of an HTTP listener, but for the secret itself.
+type Endpoint struct {
+	SecretFile    string            `json:"secret_file,omitempty"` // empty: no secret is asked for
+	SecretHeader  string            `json:"secret_header,omitempty"`
+	ClientID      string            `json:"client_id,omitempty"`
+	AddressHeader string            `json:"address_header,omitempty"`
+	UserHeader    string            `json:"user_header,omitempty"`
+	Backends      map[string]string `json:"backends,omitempty"` // of nginx_mail, host:port by protocol
 }
 
 func accountView(a auth.Account) Account {

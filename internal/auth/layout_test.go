@@ -32,6 +32,7 @@ type rule struct {
 var rules = []rule{
 	{"cmd/*", []string{"..."}},
 	{"test", []string{"..."}},
+	{"docs", nil},
 
 	{"ldapbridge", []string{"internal/auth", "internal/netserve"}},
 	{"saslauth/*", []string{"internal/auth", "internal/netserve"}},
@@ -192,6 +193,12 @@ func TestImportDirectionCatches(t *testing.T) {
 		{"test/bench", "store", ""},
 		{"test/interop", "test/harness", ""},
 		{"test/bench", "cmd/valetkeyd", "imported by nobody"},
+
+		{"cmd/valetkey", "docs", ""},
+		{"test/harness", "docs", ""},
+		{"docs", "internal/auth", "docs imports nothing of ours"},
+		{"internal/admin", "docs", "internal/admin may import only"},
+		{"saslauth/dovecot", "docs", "saslauth/dovecot may import only"},
 
 		{"ldapbridge", "internal/auth", ""},
 		{"ldapbridge", "ldapbridge/internal/ber", ""},

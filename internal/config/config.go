@@ -39,6 +39,7 @@ type Config struct {
 	Password Password
 	Log      Log
 
+	Implied       bool // the file names no listener: these are the two that are there then
 	LDAP          []LDAP
 	Dovecot       []Dovecot
 	Saslauthd     []Saslauthd
@@ -118,6 +119,7 @@ type HTTP struct {
 // Grant is the endpoint for Dovecot's oauth2 passdb with the password grant.
 type Grant struct {
 	ClientID     string
+	SecretFile   string   // that ClientSecret was read from
 	ClientSecret string   // secret
 	Fields       []string // userdb fields that Dovecot 2.4 asks for, beside uid, gid, home, mail and quota
 }
@@ -125,6 +127,7 @@ type Grant struct {
 // Mail is the endpoint for nginx's mail proxy.
 type Mail struct {
 	SecretHeader string
+	SecretFile   string                    // that Secret was read from
 	Secret       string                    // secret
 	Backends     map[string]netip.AddrPort // by protocol: imap, pop3, smtp
 }
@@ -138,6 +141,7 @@ type Basic struct {
 	TrustUnix      bool
 	AddressHeader  string
 	SecretHeader   string
+	SecretFile     string // that Secret was read from
 	Secret         string // secret; empty: none is asked for
 }
 
@@ -327,6 +331,7 @@ func (r *reader) config(flags Flags) *Config {
 	ldap, dovecot := r.subs("ldap"), r.subs("dovecot")
 	saslauthd, checkpassword, http := r.subs("saslauthd"), r.subs("checkpassword"), r.subs("http")
 	if len(ldap)+len(dovecot)+len(saslauthd)+len(checkpassword)+len(http) == 0 {
+		c.Implied = true
 		ldap, dovecot = []*reader{r.absent("ldap")}, []*reader{r.absent("dovecot")}
 	}
 	if flags.LDAP != "" {
@@ -454,12 +459,14 @@ func (r *reader) http() HTTP {
 	x := HTTP{Socket: r.socket("127.0.0.1:8389")}
 	if g := r.optional("dovecot_grant"); g != nil {
 		x.Grant = &Grant{
-			ClientID: g.text("client_id", "dovecot"), ClientSecret: g.secretFile("client_secret_file", true), Fields: g.texts("fields"),
+			ClientID: g.text("client_id", "dovecot"), SecretFile: g.text("client_secret_file", ""),
+			ClientSecret: g.secretFile("client_secret_file", true), Fields: g.texts("fields"),
 		}
 	}
 	if m := r.optional("nginx_mail"); m != nil {
 		x.Mail = &Mail{
-			SecretHeader: m.text("secret_header", "X-Auth-Key"), Secret: m.secretFile("secret_file", true),
+			SecretHeader: m.text("secret_header", "X-Auth-Key"),
+			SecretFile:   m.text("secret_file", ""), Secret: m.secretFile("secret_file", true),
 			Backends: map[string]netip.AddrPort{},
 		}
 		for _, protocol := range []string{"imap", "pop3", "smtp"} {
@@ -481,7 +488,7 @@ func (r *reader) http() HTTP {
 		x.Basic = &Basic{
 			Service: b.service("service", "http"), Realm: b.text("realm", "app password"), UserHeader: b.text("user_header", "Remote-User"),
 			TrustedProxies: b.networks("trusted_proxies"), TrustUnix: b.yes("trust_unix"), AddressHeader: b.text("address_header", ""),
-			SecretHeader: b.text("secret_header", "X-Auth-Key"), Secret: b.secretFile("secret_file", false),
+			SecretHeader: b.text("secret_header", "X-Auth-Key"), SecretFile: b.text("secret_file", ""), Secret: b.secretFile("secret_file", false),
 		}
 	}
 	if x.Grant == nil && x.Mail == nil && x.Basic == nil {

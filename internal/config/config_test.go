@@ -33,6 +33,7 @@ func TestLoadWithoutAFile(t *testing.T) {
 		Admin:    Admin{Socket: "/s/run/admin.sock", Mode: 0o600},
 		Password: Password{Length: 16, Limit: 25},
 		Log:      Log{Level: slog.LevelInfo},
+		Implied:  true,
 		LDAP:     []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660}, BaseDN: "dc=example,dc=org", Service: "ldap"}},
 		Dovecot:  []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660}, Tempfail: "auto"}},
 	}
@@ -47,6 +48,7 @@ func TestExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want.Implied = false // the example names them
 	var all []string
 	for _, line := range strings.Split(Example, "\n") {
 		if key, _, isKey := strings.Cut(strings.TrimPrefix(line, "# "), " = "); isKey && !strings.Contains(key, " ") && key != "url" {
@@ -92,12 +94,13 @@ func TestExampleOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want.Implied = false
 	want.Saslauthd = []Saslauthd{{Socket: unix("mux")}}
 	want.Checkpassword = []Checkpassword{{Socket: unix("checkpassword")}}
 	want.HTTP = []HTTP{{
 		Socket: Socket{Listen: Address{"tcp", "127.0.0.1:8389"}, Mode: 0o660},
-		Grant:  &Grant{ClientID: "dovecot", ClientSecret: strings.Repeat("d", 16)},
-		Mail: &Mail{SecretHeader: "X-Auth-Key", Secret: strings.Repeat("n", 16),
+		Grant:  &Grant{ClientID: "dovecot", SecretFile: filepath.Join(dir, "dovecot-secret"), ClientSecret: strings.Repeat("d", 16)},
+		Mail: &Mail{SecretHeader: "X-Auth-Key", SecretFile: filepath.Join(dir, "nginx-secret"), Secret: strings.Repeat("n", 16),
 			Backends: map[string]netip.AddrPort{"imap": netip.MustParseAddrPort("127.0.0.1:143")}},
 		Basic: &Basic{Service: "http", Realm: "app password", UserHeader: "Remote-User", SecretHeader: "X-Auth-Key"},
 	}}

@@ -45,8 +45,11 @@ type Server struct {
 	done   chan struct{} // closed when Shutdown begins
 	idle   chan struct{} // closed when Shutdown has begun and the last connection is gone
 
+	accepting sync.WaitGroup // calls of Serve; none is added once stopping
+
 	mu          sync.Mutex
-	closing     bool
+	stopping    bool // accept nothing more
+	closing     bool // let nothing more in
 	listeners   map[net.Listener]struct{}
 	conns       map[Conn]entry
 	sources     map[netip.Prefix]int
@@ -102,12 +105,14 @@ const refusalEvery = 10 * time.Second
 func (s *Server) Serve(l net.Listener) error {
 	defer l.Close()
 	s.mu.Lock()
-	if s.closing {
+	if s.stopping {
 		s.mu.Unlock()
 		return nil
 	}
 	s.listeners[l] = struct{}{}
+	s.accepting.Add(1)
 	s.mu.Unlock()
+	defer s.accepting.Done()
 	defer func() {
 		s.mu.Lock()
 		delete(s.listeners, l)
@@ -198,12 +203,19 @@ func (s *Server) remove(c Conn) {
 // [Server.Context], closes what is left and returns an error that wraps ctx's.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	if !s.closing {
-		s.closing = true
+	if !s.stopping {
+		s.stopping = true
 		close(s.done)
 		for l := range s.listeners {
 			l.Close()
 		}
+	}
+	s.mu.Unlock()
+	// What was accepted is let in: closed without a word, a peer could not tell that another server takes over.
+	s.accepting.Wait()
+	s.mu.Lock()
+	if !s.closing {
+		s.closing = true
 		for c := range s.conns {
 			c.Drain()
 		}

@@ -306,3 +306,39 @@ func TestListenerName(t *testing.T) {
 		})
 	}
 }
+
+// latecomer is a listener that has accepted a connection when it is closed.
+type latecomer struct {
+	*pipes
+	late net.Conn
+	once sync.Once
+}
+
+func (l *latecomer) Accept() (nc net.Conn, err error) {
+	<-l.closed
+	err = net.ErrClosed
+	l.once.Do(func() { nc, err = l.late, nil })
+	return nc, err
+}
+
+// What was accepted while Shutdown closed the listener is served: a peer that is hung up on takes us for dead.
+func TestAcceptedDuringShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newServer(Config{})
+		near, far := net.Pipe()
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(&latecomer{pipes: newPipes(), late: far}) }()
+		synctest.Wait()
+		last := make(chan string, 1)
+		go func() { text, _ := io.ReadAll(near); last <- string(text) }()
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown = %v, want nil", err)
+		}
+		if got := <-last; got != "bye" {
+			t.Errorf("the client's last words = %q, want those of a drained connection", got)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("Serve = %v, want nil", err)
+		}
+	})
+}

@@ -22,6 +22,10 @@ const (
 
 	// A deadline is set anew when 1/32 of its time has gone: it costs as much as parsing the line.
 	rearm = 32
+
+	// settled is when a peer that has just connected has asked what it came for. A younger connection is not ended by Drain: Postfix
+	// that cannot send its handshake, or its first question on the second connection that it tries, is as without a server.
+	settled = 500 * time.Millisecond
 )
 
 // conn is one connection of a peer.
@@ -35,6 +39,7 @@ type conn struct {
 	listener string
 	log      *slog.Logger
 	cuid     uint32 // as told in the handshake
+	since    time.Time
 
 	ctx    context.Context // of every decision; ends when the peer is gone
 	cancel context.CancelFunc
@@ -86,7 +91,7 @@ func newConn(s *Server, nc net.Conn, listener string, log *slog.Logger) *conn {
 	if peer := nc.RemoteAddr(); peer != nil && peer.Network() == "tcp" {
 		log = log.With("peer", peer.String())
 	}
-	c := &conn{srv: s, nc: nc, listener: listener, log: log, cuid: s.cuid.Add(1), jobs: make(chan *request)}
+	c := &conn{srv: s, nc: nc, listener: listener, log: log, cuid: s.cuid.Add(1), since: time.Now(), jobs: make(chan *request)}
 	c.unsent.L = &c.mu
 	c.ctx, c.cancel = context.WithCancel(s.conns.Context())
 	return c
@@ -145,11 +150,24 @@ func (c *conn) recover() {
 }
 
 // Drain implements [netserve.Conn]: it makes the reading end; the connection closes when the running decisions are answered.
+//
+// A Unix socket tells the peer that no more will be read, and still gives what is in it: a question is either answered or cannot
+// be sent, and then Postfix asks a new connection. Were it closed with a question unread, a client would hear of an outage.
 func (c *conn) Drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
-	c.nc.SetReadDeadline(time.Unix(1, 0))
+	unix, ok := c.nc.(*net.UnixConn)
+	if !ok {
+		c.nc.SetReadDeadline(time.Unix(1, 0))
+		return
+	}
+	c.nc.SetReadDeadline(time.Time{}) // of the handshake
+	if young := settled - time.Since(c.since); young > 0 {
+		time.AfterFunc(young, func() { unix.CloseRead() })
+		return
+	}
+	unix.CloseRead()
 }
 
 func (c *conn) isDraining() bool {

@@ -705,3 +705,55 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+// TestDrainUnix: over a Unix socket a question is either answered or cannot be sent. Postfix asks another connection then.
+func TestDrainUnix(t *testing.T) {
+	accept := authFunc(func(_ context.Context, req auth.Request) (auth.Decision, error) {
+		return auth.Decision{OK: true, Login: req.Login}, nil
+	})
+	for _, c := range []struct {
+		name   string
+		age    time.Duration
+		before string // sent before Drain
+		after  string // sent after it
+		sent   bool   // whether that is possible
+	}{
+		{"question in the socket", time.Hour, hello + authLine(1, "alice", "x"), "AUTH", false},
+		{"connected just now", 0, "", hello + authLine(1, "alice", "x"), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "auth"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			peer, err := net.Dial("unix", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			nc, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn := newConn(New(Config{}, accept, discard), nc, "test", discard)
+			conn.since = time.Now().Add(-c.age)
+			if _, err := io.WriteString(peer, c.before); err != nil {
+				t.Fatal(err)
+			}
+			conn.Drain()
+			go func() {
+				conn.Serve()
+				nc.Close()
+			}()
+			if _, err := io.WriteString(peer, c.after); (err == nil) != c.sent {
+				t.Errorf("sending after Drain = %v, want it possible: %v", err, c.sent)
+			}
+			peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+			got, err := io.ReadAll(peer)
+			if err != nil || !strings.Contains(string(got), "\nDONE\nOK\t1\tuser=alice") {
+				t.Errorf("the peer read %q, %v, want the handshake, OK and the end", got, err)
+			}
+		})
+	}
+}

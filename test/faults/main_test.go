@@ -9,7 +9,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(harness.Main(m, harness.PostgresServer))
+	os.Exit(harness.Main(m, harness.PostgresServer, harness.Postfix))
 }
 
 // neverIssued has the shape of an app password.

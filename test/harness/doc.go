@@ -2,8 +2,8 @@
 // Postfix of their own, and clients that speak to them. All of it lives in temporary directories on loopback and
 // Unix sockets, so that several test runs may go on at once.
 //
-// It refuses to know our packages: it sees valetkeyd and valetkey only as a user does, through files, sockets, signals
-// and exit codes. A second implementation of the wire formats is on purpose.
+// It refuses to know our packages, but for the pages in docs: it sees valetkeyd and valetkey only as a user does, through
+// files, sockets, signals and exit codes. A second implementation of the wire formats is on purpose.
 //
 // The one rule a newcomer would break: start every process through [Start]. Only then is it ended when the test fails,
 // panics or is killed, and only what was started here is ever ended.

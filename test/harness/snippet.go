@@ -5,11 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/valetkey/valetkey/docs"
 )
 
 // Page is one of docs/peers. Its snippets are fenced blocks after a line `<!-- snippet: NAME -->`.
 type Page struct {
-	name, text string
+	name string
+	docs.Page
 }
 
 // ReadPage reads docs/peers/NAME.md.
@@ -28,28 +31,27 @@ func ReadPage(t testing.TB, name string) *Page {
 		}
 		dir = filepath.Dir(dir)
 	}
-	name = filepath.Join("docs", "peers", name+".md")
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	file := filepath.Join("docs", "peers", name+".md")
+	b, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Page{name, string(b)}
+	page, err := docs.Parse(name, string(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Page{file, page}
 }
 
 // Snippet returns a snippet word for word but for the substitutions: pairs of what the page has, which must be there, and what
 // takes its place on the test's machine.
 func (p *Page) Snippet(t testing.TB, name string, substitutions ...string) string {
 	t.Helper()
-	_, rest, ok := strings.Cut(p.text, "\n<!-- snippet: "+name+" -->\n")
+	s, ok := p.Page.Snippet(name)
 	if !ok {
 		t.Fatalf("%s has no snippet %q", p.name, name)
 	}
-	opening, rest, _ := strings.Cut(rest, "\n")
-	body, _, ok := strings.Cut(rest, "\n```\n")
-	if !strings.HasPrefix(opening, "```") || !ok {
-		t.Fatalf("%s: snippet %q is not a fenced block right after its marker", p.name, name)
-	}
-	body += "\n"
+	body := s.Text
 	for i := 0; i+1 < len(substitutions); i += 2 {
 		if !strings.Contains(body, substitutions[i]) {
 			t.Fatalf("%s: snippet %q has no %q to replace", p.name, name, substitutions[i])
@@ -63,7 +65,7 @@ func (p *Page) Snippet(t testing.TB, name string, substitutions ...string) strin
 // to the character.
 func (p *Page) WantOutcome(t testing.TB, outcome, answer string) {
 	t.Helper()
-	for line := range strings.Lines(p.text) {
+	for line := range strings.Lines(p.Text) {
 		if strings.HasPrefix(line, "| "+outcome+" |") && strings.Contains(line, "`"+answer+"`") {
 			return
 		}
