@@ -27,6 +27,7 @@ func TestScenarios(t *testing.T) {
 				env.Setenv("VALETKEY_SOCKET", d.Socket)
 				env.Setenv("STATE", d.Dir)
 				env.Setenv("LDAP", d.LDAP)
+				env.Setenv("DOVECOT", d.DovecotUnix)
 				env.Setenv("PATH", filepath.Dir(harness.Program(t, "valetkey"))+string(os.PathListSeparator)+os.Getenv("PATH"))
 				return nil
 			},
