@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,6 +71,11 @@ func (h *helper) forDovecot(reply wire.Reply, lookup bool) error {
 		name = "userdb_" + name
 		env = setenv(env, name, value)
 		extra = append(extra, name)
+	}
+	if lookup && !slices.Contains(extra, "userdb_user") {
+		// Dovecot renames the user of a login by USER, but not that of a lookup: without this an alias has a mailbox of its own.
+		env = setenv(env, "userdb_user", reply.User)
+		extra = append(extra, "userdb_user")
 	}
 	if len(extra) > 0 {
 		env = setenv(env, "EXTRA", strings.Join(extra, " "))

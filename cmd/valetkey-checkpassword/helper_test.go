@@ -262,7 +262,10 @@ func TestForDovecot(t *testing.T) {
 		{"no fields", false, wire.Reply{Outcome: wire.Accepted, User: "bob"}, []string{"ORIG_UID=104", "PATH=/bin", "USER=bob", "nologin=1"}},
 		{"a field cannot be a passdb field", false, wire.Reply{Outcome: wire.Accepted, User: "bob", Fields: []wire.Field{{Name: "nopassword", Value: "y"}}},
 			[]string{"EXTRA=userdb_nopassword", "ORIG_UID=104", "PATH=/bin", "USER=bob", "nologin=1", "userdb_nopassword=y"}},
-		{"lookup", true, wire.Reply{Outcome: wire.Accepted, User: "bob"}, []string{"AUTHORIZED=2", "ORIG_UID=104", "PATH=/bin", "USER=bob", "nologin=1"}},
+		{"lookup", true, wire.Reply{Outcome: wire.Accepted, User: "bob"}, []string{"AUTHORIZED=2", "EXTRA=userdb_user", "ORIG_UID=104", "PATH=/bin",
+			"USER=bob", "nologin=1", "userdb_user=bob"}},
+		{"lookup of one with a field user", true, wire.Reply{Outcome: wire.Accepted, User: "bob", Fields: []wire.Field{{Name: "user", Value: "robert"}}},
+			[]string{"AUTHORIZED=2", "EXTRA=userdb_user", "ORIG_UID=104", "PATH=/bin", "USER=bob", "nologin=1", "userdb_user=robert"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			environ, input := inherited, login

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -32,7 +33,9 @@ const (
 type Dovecot struct {
 	IMAP, POP3, Submission string // host:port
 
-	dir string
+	dir  string
+	at   map[string]string // what it sees at some paths
+	proc *Process
 }
 
 // NewDovecot starts Debian 12's Dovecot 2.3 with these lines in dovecot.conf, and further files in /etc/dovecot. Submission relays to
@@ -95,6 +98,16 @@ protocols = imap
 auth_allow_cleartext = yes
 mail_driver = maildir
 mail_path = ~/Maildir
+mail_plugins {
+  quota = yes
+}
+protocol imap {
+  mail_plugins {
+    imap_quota = yes
+  }
+}
+quota "User quota" {
+}
 `+conf, files)
 	return d
 }
@@ -160,15 +173,16 @@ service imap-login {
 	}
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TZ=UTC"}
 	cmd.Dir = "/"
-	proc := Start(t, t, "dovecot", leashed(t, mounted(t, cmd, at)))
+	d.at = at
+	d.proc = Start(t, t, "dovecot", leashed(t, mounted(t, cmd, at)))
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of Dovecot:\n%s", d.LogText())
 		}
 	})
 	WaitFor(t, "Dovecot to listen", func() bool {
-		if !proc.Running() {
-			t.Fatalf("Dovecot ended:\n%s%s", proc.Log, d.LogText())
+		if !d.proc.Running() {
+			t.Fatalf("Dovecot ended:\n%s%s", d.proc.Log, d.LogText())
 		}
 		conn, err := Dial(d.IMAP)
 		if err == nil {
@@ -180,6 +194,25 @@ service imap-login {
 
 // Home is where a directory below [DovecotHome] is to the test.
 func (d *Dovecot) Home(name string) string { return filepath.Join(d.dir, "mnt", "home", name) }
+
+// Tool runs one of the programs that come with Dovecot 2.3, doveadm or doveconf, with the server's configuration.
+func (d *Dovecot) Tool(t testing.TB, name string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.Command(program(t, dovecotCore, name), args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TZ=UTC"}
+	cmd.Dir = "/"
+	return Run(t, "", mounted(t, cmd, d.at))
+}
+
+// Processes are those of the server, each with its command line.
+func (d *Dovecot) Processes() map[int]string {
+	all := map[int]string{}
+	for _, pid := range Descendants(d.proc.PID()) {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		all[pid] = strings.ReplaceAll(string(b), "\x00", " ")
+	}
+	return all
+}
 
 // LogText returns what Dovecot logged so far.
 func (d *Dovecot) LogText() string {

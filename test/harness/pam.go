@@ -1,0 +1,35 @@
+package harness
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// PAMTester runs a service of PAM's as an application would.
+var PAMTester = Peer{"pamtester", "pamtester"}
+
+// PAM is a service with a configuration of its own.
+type PAM struct{ dir string }
+
+// NewPAM makes a service, the only one there is to its applications: conf is what is in /etc/pam.d/SERVICE.
+func NewPAM(t testing.TB, service, conf string) *PAM {
+	t.Helper()
+	p := &PAM{Dir(t)}
+	if err := os.WriteFile(filepath.Join(p.dir, service), []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Run runs a command line with pamtester and returns what it printed, without the prompt for the password.
+func (p *PAM) Run(t testing.TB, commandLine, password string) (code int, printed string) {
+	t.Helper()
+	program(t, PAMTester, "pamtester")
+	cmd := exec.Command("/bin/sh", "-c", commandLine)
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
+	code, out, errOut := Run(t, password+"\n", mounted(t, cmd, map[string]string{"/etc/pam.d": p.dir}))
+	return code, out + strings.TrimPrefix(errOut, "Password: ")
+}
