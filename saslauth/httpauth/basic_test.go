@@ -185,3 +185,22 @@ func TestForwardedFor(t *testing.T) {
 		})
 	}
 }
+
+// TestTraefik asks as Traefik's documentation says that its forwardAuth does: by a GET with the headers of the user's request, in which
+// those named X-Forwarded are Traefik's own.
+func TestTraefik(t *testing.T) {
+	b := *fullConfig().Basic
+	b.AddressHeader, b.SecretHeader, b.Secret = "X-Forwarded-For", "X-Auth-Key", basicSecret
+	s, a, _ := newServer(t, Config{Basic: &b}, nil)
+	w := ask(t, s, proxy, basicRequest(t, "/basic/caldav", "alias", password,
+		"X-Auth-Key", basicSecret, "User-Agent", "calendar", "Remote-User", "mallory@example.org", "X-Real-Ip", "192.0.2.66",
+		"X-Forwarded-Method", "PUT", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "dav.example.org",
+		"X-Forwarded-Uri", "/basic/imap?service=imap", "X-Forwarded-For", "192.0.2.7"))
+	if got := w.Header().Get("Remote-User"); w.Code != 200 || got != "alice@example.org" {
+		t.Errorf("answer = %d with Remote-User %q, want 200 with alice@example.org", w.Code, got)
+	}
+	got := a.requests()[0]
+	if want := netip.MustParseAddr("192.0.2.7"); got.Service != "caldav" || got.Addr != want || got.TLS != auth.TLSYes {
+		t.Errorf("request = %+v, want service caldav from %v over TLS", got, want)
+	}
+}

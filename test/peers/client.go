@@ -169,6 +169,9 @@ func Request(t *testing.T, method, target, content, login, password string) (sta
 	for _, name := range []string{"Remote-User", "X-Remote-User"} {
 		req.Header.Set(name, "mallory@example.org") // the user's own word
 	}
+	for _, name := range []string{"X-Real-IP", "X-Forwarded-For"} {
+		req.Header.Set(name, "192.0.2.66")
+	}
 	client := http.Client{Timeout: 2 * harness.Patience, Transport: &http.Transport{DialContext: FromUser.DialContext, DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {

@@ -16,6 +16,9 @@ func newApplication(t *testing.T) string {
 		if r.Header.Get("Authorization") != "" {
 			body = []byte("it was given the app password")
 		}
+		if r.Header.Get("X-Auth-Key") != "" {
+			body = []byte("it was given the secret of the web server")
+		}
 		fmt.Fprintf(w, "%s: %s", strings.Join(r.Header.Values("Remote-User"), ", "), body)
 	}))
 	t.Cleanup(s.Close)

@@ -38,9 +38,11 @@ func TestOutcomes(t *testing.T) {
 		peers.WantAuth(t, d, mark, user, 1, harness.AuthLine{"result": "fail", "reason": "service_not_allowed", "svc": "submission", "label": "tablet"})
 	})
 	t.Run("quota", func(t *testing.T) {
-		p := all["dovecot23-imap"]
-		if got, want := peers.Quota(t, p.Addr, p.User, p.Secret[peers.Accepted]), "(STORAGE 0 7168)"; !strings.Contains(got, want) {
-			t.Errorf("GETQUOTAROOT: %q, want %s", got, want)
+		for _, name := range []string{"dovecot23-imap", "dovecot24-imap"} {
+			p := all[name]
+			if got, want := peers.Quota(t, p.Addr, p.User, p.Secret[peers.Accepted]), "(STORAGE 0 7168)"; !strings.Contains(got, want) {
+				t.Errorf("%s: GETQUOTAROOT: %q, want %s", name, got, want)
+			}
 		}
 	})
 }
@@ -109,6 +111,15 @@ func newPeers(t *testing.T, d *harness.Daemon) map[string]*peers.Peer {
 	}
 	nginxWeb := newWeb(newApplication(t))
 	nginxRadicale := newWeb(radicale, "        proxy_set_header Remote-User $valetkey_user;\n", basic.Snippet(t, "nginx.conf radicale"))
+	newCaddy := func(application string, substitutions ...string) (listen string) {
+		listen = addr()
+		// There is no TLS here.
+		substitutions = append(substitutions, "dav.example.org {", "http://"+listen+" {", http, httpBasic, "SECRET", secretBasic, "127.0.0.1:5232", application)
+		harness.NewCaddy(t, basic.Snippet(t, "Caddyfile", substitutions...), listen)
+		return listen
+	}
+	caddyWeb := newCaddy(newApplication(t))
+	caddyRadicale := newCaddy(radicale, "			header_up -Authorization\n", "			header_up -Authorization\n"+basic.Snippet(t, "Caddyfile radicale"))
 
 	loggedIn := func(d *harness.Dovecot) func(string) bool {
 		return func(login string) bool { return strings.Contains(d.LogText(), "in: user=<"+login+">") } // Login: or Logged in:
@@ -160,6 +171,12 @@ func newPeers(t *testing.T, d *harness.Daemon) map[string]*peers.Peer {
 	add("basic", overBasic(web(nginxWeb)), peers.Answers{
 		Yes: "200 OK", No: "401 Unauthorized",
 		Later: "503 Service Temporarily Unavailable", Gone: "503 Service Temporarily Unavailable", Hung: "503 Service Temporarily Unavailable"})
+	add("caddy", overBasic(web(caddyWeb)), peers.Answers{
+		Yes: "200 OK", No: "401 Unauthorized",
+		Later: "503 Service Unavailable", Gone: "503 Service Unavailable", Hung: "503 Service Unavailable"})
+	add("caddy-radicale", overBasic(caldav(caddyRadicale)), peers.Answers{
+		Yes: "207 Multi-Status", No: "401 Unauthorized",
+		Later: "503 Service Unavailable", Gone: "503 Service Unavailable", Hung: "503 Service Unavailable"})
 	add("radicale", overBasic(caldav(nginxRadicale)), peers.Answers{
 		Yes: "207 Multi-Status", No: "401 Unauthorized",
 		Later: "503 Service Temporarily Unavailable", Gone: "503 Service Temporarily Unavailable", Hung: "503 Service Temporarily Unavailable"})
@@ -172,8 +189,8 @@ func newPeers(t *testing.T, d *harness.Daemon) map[string]*peers.Peer {
 		all[name].Home = home
 	}
 	for _, name := range []string{"dovecot23-imap", "dovecot24-imap"} {
-		all[name].Userdb = []string{"home=" + harness.DovecotHome + "/of-" + name + "@example.org", "quota_rule=*:storage=7M"}
+		all[name].Userdb = []string{"home=" + harness.DovecotHome + "/of-" + name + "@example.org", "quota=7M"}
 	}
-	all["dovecot23-imap"].Addr = grant23.IMAP
+	all["dovecot23-imap"].Addr, all["dovecot24-imap"].Addr = grant23.IMAP, grant24.IMAP
 	return all
 }
