@@ -159,6 +159,7 @@ func TestRefusals(t *testing.T) {
 		"attribute with a space":  {add(NewAccount{Login: "b", Attributes: map[string][]string{"a b": {"x"}}}), "400 bad_attribute"},
 		"empty attribute value":   {add(NewAccount{Login: "b", Attributes: map[string][]string{"mail": {""}}}), "400 bad_attribute"},
 		"userdb with a tab":       {add(NewAccount{Login: "b", Userdb: map[string]string{"home": "/a\t/b"}}), "400 bad_text"},
+		"quota":                   {add(NewAccount{Login: "b", Userdb: map[string]string{"quota": "1.5G"}}), "400 bad_userdb"},
 		"userdb key":              {add(NewAccount{Login: "b", Userdb: map[string]string{"a=b": "x"}}), "400 bad_userdb"},
 		"label of spaces":         {create(NewAppPassword{Label: "  "}), "400 bad_label"},
 		"label with an escape":    {create(NewAppPassword{Label: "\x1b[2J"}), "400 bad_label"},

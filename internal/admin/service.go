@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -83,6 +84,9 @@ func label(text string) (shown, key string, err error) {
 
 func clip(s string) string { return auth.Clip(s, 80) }
 
+// size is what Dovecot 2.3 and 2.4 both take for one; without a letter it is bytes.
+var size = regexp.MustCompile(`^[0-9]{1,18}[BKMGT]?$`)
+
 func printable(what, s string) error {
 	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > maxText || strings.ContainsFunc(s, unicode.IsControl) {
 		return fault("bad_text", "", "%s must be at most %d characters on one line", what, maxText)
@@ -137,6 +141,10 @@ func (s *Service) AddAccount(ctx context.Context, n NewAccount, by string) (Acco
 		}
 		if err := printable("userdb field "+name, v); err != nil {
 			return Account{}, err
+		}
+		// Every peer is given it, each in a form of its own, and an odd one keeps the user out of Dovecot.
+		if name == "quota" && !size.MatchString(v) {
+			return Account{}, fault("bad_userdb", "digits, and K, M, G or T behind them unless they are bytes: quota=5G", "%q is not a size", clip(v))
 		}
 		add.Userdb[name] = v
 	}
