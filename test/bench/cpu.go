@@ -20,8 +20,9 @@ func (c cpuTimes) minus(o cpuTimes) cpuTimes {
 	return cpuTimes{c.Server - o.Server, c.Children - o.Children, c.Generator - o.Generator}
 }
 
-// readCPU reads the times so far. What cannot be read counts as 0: the times explain the table, they are not its point.
-func readCPU(pid int) cpuTimes {
+// readCPU reads the times so far; those of the children count as the server's if they are the server. What cannot be read
+// counts as 0: the times explain the table, they are not its point.
+func readCPU(pid int, leashed bool) cpuTimes {
 	var c cpuTimes
 	if t, err := processTime(pid); err == nil {
 		c.Server = t
@@ -30,6 +31,9 @@ func readCPU(pid int) cpuTimes {
 		if t, err := processTime(child); err == nil {
 			c.Children += t
 		}
+	}
+	if leashed {
+		c.Server, c.Children = c.Server+c.Children, 0
 	}
 	var use syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &use) == nil {

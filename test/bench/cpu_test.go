@@ -31,7 +31,14 @@ func TestDescendantsFindsThisProcess(t *testing.T) {
 	if got := descendants(os.Getppid()); !slices.Contains(got, os.Getpid()) {
 		t.Errorf("descendants(parent) = %v, want this process %d among them", got, os.Getpid())
 	}
-	if got := readCPU(os.Getpid()); got.Generator == 0 {
+	if got := readCPU(os.Getpid(), false); got.Generator == 0 {
 		t.Error("readCPU: no time of this process, want some")
+	}
+}
+
+func TestReadCPUOfLeashed(t *testing.T) {
+	apart, together := readCPU(os.Getppid(), false), readCPU(os.Getppid(), true)
+	if together.Children != 0 || together.Server < apart.Server+apart.Children {
+		t.Errorf("readCPU(leashed) = %+v, want no children and at least the sum of %+v", together, apart)
 	}
 }

@@ -35,3 +35,6 @@ func newGuesses(creds []credential, n int) []credential {
 	}
 	return guesses
 }
+
+// rightAndWrong are the credentials for prove.
+func rightAndWrong(c credential) []credential { return []credential{c, {c.login, "not " + c.password}} }

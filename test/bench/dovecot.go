@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 )
 
 // dovecot makes logins by the Dovecot authentication client protocol as Postfix does: one connection for many logins,
@@ -27,8 +28,10 @@ func newDovecot(network, address string, creds []credential) *dovecot {
 	return d
 }
 
-// dovecotHello is the client's half of the handshake.
-const dovecotHello = "VERSION\t1\t1\nCPID\t4711\n"
+// dovecotHello is the client's half of the handshake. Dovecot hangs up on a second connection with the same CPID.
+func dovecotHello() []byte { return fmt.Appendf(nil, "VERSION\t1\t1\nCPID\t%d\n", clientPID.Add(1)) }
+
+var clientPID atomic.Uint32
 
 func (d *dovecot) dial() (session, error) {
 	conn, err := net.Dial(d.network, d.address)
@@ -53,7 +56,7 @@ type dovecotSession struct {
 
 // handshake sends our half at once, as Postfix does, and reads up to DONE.
 func (s *dovecotSession) handshake() error {
-	if _, err := s.conn.Write([]byte(dovecotHello)); err != nil {
+	if _, err := s.conn.Write(dovecotHello()); err != nil {
 		return err
 	}
 	for n := 0; ; {

@@ -16,9 +16,10 @@ type echo struct {
 	network, address string
 	requests         [][]byte
 	replySize        int
+	each             bool // a connection for each login
 }
 
-// newDovecotEcho and newLDAPEcho have the sizes of those protocols' exchanges.
+// newDovecotEcho, newLDAPEcho and newMuxEcho have the sizes of those protocols' exchanges.
 func newDovecotEcho(network, address string, creds []credential) *echo {
 	e := &echo{network: network, address: address}
 	const id = 1_000 // of typical length
@@ -35,7 +36,14 @@ func newLDAPEcho(network, address string, creds []credential) *echo {
 	return &echo{network: network, address: address, requests: newLDAP("", "", creds).requests, replySize: bindResponseSize}
 }
 
+func newMuxEcho(path string, creds []credential) *echo {
+	return &echo{network: "unix", address: path, requests: muxRequests(creds), replySize: len("\x00\x02OK"), each: true}
+}
+
 func (e *echo) dial() (session, error) {
+	if e.each {
+		return (&mux{path: e.address, requests: e.requests, parse: e.check}).dial()
+	}
 	conn, err := net.Dial(e.network, e.address)
 	if err != nil {
 		return nil, err
@@ -56,10 +64,19 @@ func (s *echoSession) login(i int) (bool, error) {
 	if _, err := io.ReadFull(s.conn, s.in); err != nil {
 		return false, err
 	}
-	if !bytes.HasPrefix(s.requests[i], s.in) {
-		return false, fmt.Errorf("echo of %q is %q", s.requests[i], s.in)
+	ok, _, err := s.check(s.requests[i], s.in)
+	return ok, err
+}
+
+// check compares a reply with the request's beginning.
+func (e *echo) check(request, reply []byte) (accepted, complete bool, err error) {
+	switch {
+	case len(reply) < e.replySize:
+		return false, false, nil
+	case len(reply) > e.replySize || !bytes.HasPrefix(request, reply):
+		return false, false, fmt.Errorf("echo of %q is %q", request, reply)
 	}
-	return true, nil
+	return true, true, nil
 }
 
 func (s *echoSession) close() error { return s.conn.Close() }

@@ -44,6 +44,7 @@ func (r result) perSecond() float64 { return float64(r.logins) / r.elapsed.Secon
 
 var (
 	errRejected = errors.New("a right password was rejected")
+	errAccepted = errors.New("a wrong password was accepted")
 	errNoAnswer = errors.New("no answer in time")
 )
 
@@ -114,6 +115,38 @@ func once(ctx context.Context, t target, credentials, connections int, progress 
 		}
 	}, func(ctx context.Context) { watch(ctx, &done, credentials, progress) })
 	return int(oks.Load()), err
+}
+
+// prove fails unless the target accepts the credential 0 and rejects the credential 1, those of rightAndWrong.
+func prove(t target) error {
+	s, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if ok, err := s.login(0); err != nil {
+		return err
+	} else if !ok {
+		return errRejected
+	}
+	if ok, err := s.login(1); err != nil {
+		return err
+	} else if ok {
+		return errAccepted
+	}
+	return nil
+}
+
+// logInAll logs every credential in once, which fills the cache of a server that has one.
+func logInAll(ctx context.Context, p *process, t target, logins int) error {
+	accepted, err := once(ctx, t, logins, 8, func(done int) { progress("%s: %d of %d first logins", p.name, done, logins) })
+	if err == nil && accepted != logins {
+		err = fmt.Errorf("%w: %d of %d", errRejected, logins-accepted, logins)
+	}
+	if err != nil {
+		return fmt.Errorf("first logins: %w", p.explain(ctx, err))
+	}
+	return nil
 }
 
 // overConnections opens this many connections, calls ready, runs work once for each of them in a goroutine of its own

@@ -20,22 +20,41 @@ import (
 
 // The targets, in the order of the table.
 const (
-	echoUnixTarget = "echo-unix"
-	echoTCPTarget  = "echo-tcp"
-	slapdTarget    = "slapd"
-	dovecotTarget  = "valetkey-dovecot"
-	ldapTarget     = "valetkey-ldap"
+	echoUnixTarget    = "echo-unix"
+	echoTCPTarget     = "echo-tcp"
+	echoMuxTarget     = "echo-mux"
+	dovecotAuthTarget = "dovecot-auth"
+	cyrusTarget       = "saslauthd"
+	slapdTarget       = "slapd"
+	dovecotTarget     = "valetkey-dovecot"
+	muxTarget         = "valetkey-saslauthd"
+	ldapTarget        = "valetkey-ldap"
 )
 
-var allTargets = []string{echoUnixTarget, echoTCPTarget, slapdTarget, dovecotTarget, ldapTarget}
+var allTargets = []string{
+	echoUnixTarget, dovecotAuthTarget, dovecotTarget,
+	echoMuxTarget, cyrusTarget, muxTarget,
+	echoTCPTarget, slapdTarget, ldapTarget,
+}
 
-// floors names the echo server that uses the same kind of socket and the same sizes.
+// floors names the echo server that uses the same kind of socket in the same way, and the same sizes.
 var floors = map[string]string{
-	echoUnixTarget: echoUnixTarget,
-	echoTCPTarget:  echoTCPTarget,
-	slapdTarget:    echoTCPTarget,
-	dovecotTarget:  echoUnixTarget,
-	ldapTarget:     echoTCPTarget,
+	echoUnixTarget:    echoUnixTarget,
+	echoTCPTarget:     echoTCPTarget,
+	echoMuxTarget:     echoMuxTarget,
+	dovecotAuthTarget: echoUnixTarget,
+	cyrusTarget:       echoMuxTarget,
+	slapdTarget:       echoTCPTarget,
+	dovecotTarget:     echoUnixTarget,
+	muxTarget:         echoMuxTarget,
+	ldapTarget:        echoTCPTarget,
+}
+
+// peers names what people run today for the same protocol.
+var peers = map[string]string{
+	dovecotTarget: dovecotAuthTarget,
+	muxTarget:     cyrusTarget,
+	ldapTarget:    slapdTarget,
 }
 
 // options are the flags.
@@ -50,6 +69,8 @@ type options struct {
 	guesses        int
 	slapdPasswords int
 	slapdLog       string
+	dovecotScheme  string
+	checkpassword  int // logins by the helper
 	profile        string
 	json           bool
 }
@@ -71,6 +92,8 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	fs.IntVar(&o.guesses, "guesses", 20000, "wrong guesses to count the Argon2 computations of; 0: none")
 	fs.IntVar(&o.slapdPasswords, "slapd-passwords", 1, "{SSHA} values of each account in slapd; one favours slapd")
 	fs.StringVar(&o.slapdLog, "slapd-log", "0", "slapd's -d; \"stats\" makes it log each bind, as valetkeyd logs each login; 0 favours slapd")
+	fs.StringVar(&o.dovecotScheme, "dovecot-scheme", defaultScheme, "password scheme of Dovecot's accounts, as doveadm pw -s names it; SSHA and PLAIN favour Dovecot")
+	fs.IntVar(&o.checkpassword, "checkpassword", 300, "logins by valetkey-checkpassword, with a valetkey target, to measure the CPU time of; 0: none")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of valetkeyd at the highest concurrency to this path with .TARGET added")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of the table")
 	if err := fs.Parse(args); err != nil {
@@ -99,6 +122,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	}{
 		{"seconds", o.seconds > 0}, {"warm-up", o.warmUp >= 0}, {"rounds", o.rounds > 0},
 		{"accounts", o.accounts > 0}, {"logins", o.logins > 0}, {"guesses", o.guesses >= 0}, {"slapd-passwords", o.slapdPasswords > 0},
+		{"checkpassword", o.checkpassword >= 0},
 	} {
 		if !n.ok {
 			faults = append(faults, fmt.Errorf("--%s: too small", n.flag))
@@ -118,6 +142,13 @@ func main() {
 		runtime.UnlockOSThread()
 		fmt.Fprintln(os.Stderr, "bench:", serveEcho(os.Args[2:]))
 		os.Exit(1)
+	}
+	if len(os.Args) > 1 && os.Args[1] == leashCommand {
+		if err := leash(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	o, err := parseOptions(os.Args[1:], os.Stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -181,105 +212,219 @@ type server struct {
 	process *process
 }
 
+// bench is a run under way.
+type bench struct {
+	options
+	dir     string
+	creds   []credential
+	servers map[string]server
+	rep     report
+}
+
 func run(ctx context.Context, o options) (report, error) {
-	rep := report{
-		Machine: fmt.Sprintf("%s, %d cores, %s", cpuModel(), runtime.NumCPU(), runtime.Version()),
-		Settings: fmt.Sprintf("%d accounts with %d app passwords each (slapd: %d, log level %s), %d accounts log in in turn; medians of %d rounds of %g s",
-			o.accounts, passwordsPerAccount, o.slapdPasswords, o.slapdLog, o.logins, o.rounds, o.seconds),
-		Checks: []check{},
-	}
 	dir, err := os.MkdirTemp("", "valetkey-bench-")
 	if err != nil {
-		return rep, err
+		return report{}, err
 	}
 	defer os.RemoveAll(dir)
-	// The private cluster may run as another user, who must get through to his own directory.
+	// The private cluster and Dovecot may run as other users, who must get through to their own directories.
 	if err := os.Chmod(dir, 0o711); err != nil {
-		return rep, err
+		return report{}, err
 	}
-	creds := newCredentials(o.accounts)
-	servers := map[string]server{}
+	b := &bench{options: o, dir: dir, creds: newCredentials(o.accounts), servers: map[string]server{}}
+	b.rep = report{
+		Machine:  fmt.Sprintf("%s, %d cores, %s", cpuModel(), runtime.NumCPU(), runtime.Version()),
+		Settings: settings(o),
+		Checks:   []check{},
+	}
 	defer func() {
-		for _, p := range processesOf(servers) {
+		for _, p := range processesOf(b.servers) {
 			p.stop()
 		}
 	}()
-	if o.want(echoUnixTarget) {
-		e := newDovecotEcho("unix", filepath.Join(dir, "echo.sock"), creds[:o.logins])
-		if servers[echoUnixTarget], err = serveWith(ctx, dir, echoUnixTarget, e); err != nil {
-			return rep, err
-		}
+	err = b.run(ctx)
+	return b.rep, err
+}
+
+// settings tells what the figures depend on, a subject a line.
+func settings(o options) string {
+	lines := []string{fmt.Sprintf("%d accounts with %d app passwords each, %d accounts log in in turn; medians of %d rounds of %g s",
+		o.accounts, passwordsPerAccount, o.logins, o.rounds, o.seconds)}
+	if o.want(dovecotAuthTarget) {
+		lines = append(lines, fmt.Sprintf("%s: 1 {%s} password for each account in a passwd-file", dovecotAuthTarget, o.dovecotScheme))
 	}
-	if o.want(echoTCPTarget) {
-		address, err := freeAddress()
-		if err != nil {
-			return rep, err
-		}
-		e := newLDAPEcho("tcp", address, creds[:o.logins])
-		if servers[echoTCPTarget], err = serveWith(ctx, dir, echoTCPTarget, e); err != nil {
-			return rep, err
-		}
+	if o.want(cyrusTarget) {
+		lines = append(lines, fmt.Sprintf("%s: -c -n %s, every login in its cache", cyrusTarget, cyrusProcesses))
 	}
 	if o.want(slapdTarget) {
-		progress("slapd: loading %d entries", len(creds))
-		address, err := freeAddress()
-		if err != nil {
-			return rep, err
+		lines = append(lines, fmt.Sprintf("%s: %d {SSHA} for each account, log level %s", slapdTarget, o.slapdPasswords, o.slapdLog))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (b *bench) run(ctx context.Context) error {
+	if err := b.startEchoes(ctx); err != nil {
+		return err
+	}
+	if b.want(slapdTarget) {
+		if err := b.startSlapd(ctx); err != nil {
+			return err
 		}
-		p, err := startSlapd(ctx, dir, address, creds, o.slapdPasswords, o.slapdLog)
-		if p != nil {
-			servers[slapdTarget] = server{newLDAP("tcp", address, creds[:o.logins]), p}
+	}
+	var auth *dovecotAuth
+	if b.want(dovecotAuthTarget) {
+		progress("%s: starting", dovecotAuthTarget)
+		var err error
+		if auth, err = startDovecotAuth(ctx, b.dir, b.creds, b.logins, b.dovecotScheme); auth != nil {
+			b.servers[dovecotAuthTarget] = server{newDovecot("unix", auth.socket, b.creds[:b.logins]), auth.process}
 		}
 		if err != nil {
-			return rep, err
+			return err
+		}
+	}
+	var mux *cyrus
+	if b.want(cyrusTarget) {
+		progress("%s: starting", cyrusTarget)
+		var err error
+		if mux, err = startCyrus(ctx, b.dir, b.creds, b.logins); mux != nil {
+			defer mux.backend.listener.Close()
+			b.servers[cyrusTarget] = server{newMux(mux.socket, b.creds[:b.logins]), mux.process}
+		}
+		if err != nil {
+			return err
 		}
 	}
 	var d *daemon
-	if o.want(dovecotTarget, ldapTarget) {
-		if d, err = startDaemon(ctx, dir); d != nil {
+	var helper checkpasswords
+	if b.want(valetkeyTargets...) {
+		var err error
+		if b.checkpassword > 0 {
+			if helper, err = buildCheckpasswords(ctx, b.dir); err != nil {
+				return err
+			}
+		}
+		if d, err = b.startDaemon(ctx); d != nil {
 			defer d.closeDatabase()
-			servers[dovecotTarget] = server{newDovecot("unix", d.dovecotSocket(), creds[:o.logins]), d.process}
-			servers[ldapTarget] = server{newLDAP("tcp", d.ldapAddress, creds[:o.logins]), d.process}
 		}
 		if err != nil {
-			return rep, err
+			return err
 		}
-		if err := d.load(ctx, creds, o.logins); err != nil {
-			return rep, err
-		}
-		cold, err := d.coldPass(ctx, servers[dovecotTarget].target, o.logins)
-		if err != nil {
-			return rep, err
-		}
-		rep.Checks = append(rep.Checks, cold)
 	}
 
-	m, err := measure(ctx, o, servers)
+	m, err := measure(ctx, b.options, b.servers)
 	if err != nil {
-		return rep, err
+		return err
 	}
-	rep.Rows = m.rows(o.targets, o.connections, floors)
-	rep.Checks = append(rep.Checks, speedChecks(rep.Rows)...)
-	if d != nil && o.guesses > 0 {
-		guesses, err := d.wrongGuesses(ctx, creds, o.guesses)
+	b.rep.Rows = m.rows(b.targets, b.connections, floors, peers)
+	b.rep.Checks = append(b.rep.Checks, speedChecks(b.rep.Rows)...)
+	if auth != nil {
+		use, err := auth.cacheUse(ctx)
 		if err != nil {
-			return rep, err
+			return err
 		}
-		rep.Checks = append(rep.Checks, guesses)
+		b.rep.Settings += fmt.Sprintf("\n%s: %s", dovecotAuthTarget, use)
 	}
-	if d != nil && o.profile != "" {
-		for _, name := range []string{dovecotTarget, ldapTarget} {
-			if !o.want(name) {
-				continue
-			}
-			to := o.profile + "." + name
-			if err := d.profile(ctx, o, servers[name], slices.Max(o.connections), to); err != nil {
-				return rep, err
-			}
-			progress("profile: go tool pprof -top %s", to)
+	if mux != nil {
+		b.rep.Checks = append(b.rep.Checks, mux.cacheCheck(b.logins))
+	}
+	if d == nil {
+		return nil
+	}
+	if b.checkpassword > 0 {
+		progress("valetkey-checkpassword: %d logins", b.checkpassword)
+		c, err := helper.measure(ctx, d.helperSocket(), b.creds[:b.logins], b.checkpassword)
+		if err != nil {
+			return d.process.explain(ctx, err)
+		}
+		b.rep.Checks = append(b.rep.Checks, c)
+	}
+	if b.guesses > 0 {
+		guesses, err := d.wrongGuesses(ctx, b.creds, b.guesses)
+		if err != nil {
+			return err
+		}
+		b.rep.Checks = append(b.rep.Checks, guesses)
+	}
+	return b.profiles(ctx, d)
+}
+
+func (b *bench) startEchoes(ctx context.Context) error {
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	active := b.creds[:b.logins]
+	for name, e := range map[string]*echo{
+		echoUnixTarget: newDovecotEcho("unix", filepath.Join(b.dir, "echo.sock"), active),
+		echoTCPTarget:  newLDAPEcho("tcp", address, active),
+		echoMuxTarget:  newMuxEcho(filepath.Join(b.dir, "mux.sock"), active),
+	} {
+		if !b.want(name) {
+			continue
+		}
+		if b.servers[name], err = serveWith(ctx, b.dir, name, e); err != nil {
+			return err
 		}
 	}
-	return rep, nil
+	return nil
+}
+
+func (b *bench) startSlapd(ctx context.Context) error {
+	progress("slapd: loading %d entries", len(b.creds))
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	p, err := startSlapd(ctx, b.dir, address, b.creds, b.slapdPasswords, b.slapdLog)
+	if p != nil {
+		b.servers[slapdTarget] = server{newLDAP("tcp", address, b.creds[:b.logins]), p}
+	}
+	return err
+}
+
+// valetkeyTargets are those of the daemon.
+var valetkeyTargets = []string{dovecotTarget, muxTarget, ldapTarget}
+
+// startDaemon returns when the data set is in and every credential has logged in. The daemon is not nil if it was started, whatever the
+// error.
+func (b *bench) startDaemon(ctx context.Context) (*daemon, error) {
+	d, err := startDaemon(ctx, b.dir)
+	if d != nil {
+		active := b.creds[:b.logins]
+		b.servers[dovecotTarget] = server{newDovecot("unix", d.dovecotSocket(), active), d.process}
+		b.servers[muxTarget] = server{newMux(d.muxSocket(), active), d.process}
+		b.servers[ldapTarget] = server{newLDAP("tcp", d.ldapAddress, active), d.process}
+	}
+	if err != nil {
+		return d, err
+	}
+	if err := d.load(ctx, b.creds, b.logins); err != nil {
+		return d, err
+	}
+	cold, err := d.coldPass(ctx, b.servers[dovecotTarget].target, b.logins)
+	if err != nil {
+		return d, err
+	}
+	b.rep.Checks = append(b.rep.Checks, cold)
+	return d, nil
+}
+
+// profiles writes a CPU profile for each measured target of the daemon, if that is wanted.
+func (b *bench) profiles(ctx context.Context, d *daemon) error {
+	if b.profile == "" {
+		return nil
+	}
+	for _, name := range valetkeyTargets {
+		if !b.want(name) {
+			continue
+		}
+		to := b.profile + "." + name
+		if err := d.profile(ctx, b.options, b.servers[name], slices.Max(b.connections), to); err != nil {
+			return err
+		}
+		progress("profile: go tool pprof -top %s", to)
+	}
+	return nil
 }
 
 // measure fills the cells. Targets follow one another at each concurrency, so that what is compared is close in time;
@@ -299,7 +444,7 @@ func measure(ctx context.Context, o options, servers map[string]server) (measure
 				}
 				at := cell{name, c}
 				m[at] = append(m[at], x)
-				progress("round %d/%d  %-16s  %3d connections  %9s logins/s", round+1, o.rounds, name, c, thousands(x.perSecond))
+				progress("round %d/%d  %-18s  %3d connections  %9s logins/s", round+1, o.rounds, name, c, thousands(x.perSecond))
 			}
 		}
 	}
@@ -317,7 +462,7 @@ func measureCell(ctx context.Context, o options, s server, connections int) (mea
 		warmUp:      seconds(o.warmUp),
 		measure:     seconds(o.seconds),
 		grace:       30 * time.Second,
-	}, func() { before = readCPU(s.process.pid) }, func() { after = readCPU(s.process.pid) })
+	}, func() { before = readCPU(s.process.pid, s.process.leashed) }, func() { after = readCPU(s.process.pid, s.process.leashed) })
 	if err != nil {
 		return measurement{}, s.process.explain(ctx, err)
 	}
@@ -331,9 +476,11 @@ func serveWith(ctx context.Context, dir, name string, e *echo) (server, error) {
 	}
 	err = p.ready(ctx, func() error {
 		s, err := e.dial()
-		if err == nil {
-			s.close()
+		if err != nil {
+			return err
 		}
+		defer s.close()
+		_, err = s.login(0)
 		return err
 	})
 	if err != nil {

@@ -26,6 +26,11 @@ func TestParseOptions(t *testing.T) {
 			return o.want(slapdTarget) && !o.want(ldapTarget, dovecotTarget) && slices.Equal(o.connections, []int{4})
 		}, ""},
 		{"unknown target", []string{"--targets", "glauth"}, nil, "--targets"},
+		{"peers by default", nil, func(o options) bool {
+			return o.dovecotScheme == "SSHA" && o.checkpassword == 300 && o.want(dovecotAuthTarget) && o.want(cyrusTarget) && o.want(muxTarget)
+		}, ""},
+		{"no checkpassword", []string{"--checkpassword", "0"}, func(o options) bool { return o.checkpassword == 0 }, ""},
+		{"checkpassword", []string{"--checkpassword", "-1"}, nil, "--checkpassword"},
 		{"connections", []string{"--conns", "0"}, nil, "--conns"},
 		{"rounds", []string{"--rounds", "0"}, nil, "--rounds"},
 		{"all faults at once", []string{"--rounds", "0", "--conns", "x", "more"}, nil, "more"},
@@ -39,6 +44,42 @@ func TestParseOptions(t *testing.T) {
 				t.Errorf("parseOptions(%q) = %+v", c.args, o)
 			case c.fails != "" && (err == nil || !strings.Contains(err.Error(), c.fails)):
 				t.Errorf("parseOptions(%q) = %v, want an error that names %s", c.args, err, c.fails)
+			}
+		})
+	}
+}
+
+func TestSettingsTellOfWhatIsMeasured(t *testing.T) {
+	all, err := parseOptions([]string{"--dovecot-scheme", "SHA512-CRYPT"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"2000 accounts", "dovecot-auth: 1 {SHA512-CRYPT}", "saslauthd: -c -n 5", "slapd: 1 {SSHA}"} {
+		if got := settings(all); !strings.Contains(got, want) {
+			t.Errorf("settings = %q, want %q in it", got, want)
+		}
+	}
+	own := all
+	own.targets = valetkeyTargets
+	if got := settings(own); strings.Contains(got, "SHA") {
+		t.Errorf("settings of the daemon alone = %q, want no peer", got)
+	}
+}
+
+func TestProve(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		accept func(int) (bool, error)
+		want   error
+	}{
+		{"right", func(i int) (bool, error) { return i == 0, nil }, nil},
+		{"rejects all", func(int) (bool, error) { return false, nil }, errRejected},
+		{"accepts all", func(int) (bool, error) { return true, nil }, errAccepted},
+		{"broken", func(int) (bool, error) { return false, io.ErrUnexpectedEOF }, io.ErrUnexpectedEOF},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := prove(fakeTarget{answer: c.accept}); err != c.want {
+				t.Errorf("prove = %v, want %v", err, c.want)
 			}
 		})
 	}

@@ -18,6 +18,7 @@ type process struct {
 	pid     int
 	cmd     *exec.Cmd
 	logPath string
+	leashed bool          // what it started is the server, see startLeashed
 	done    chan struct{} // closed when it has ended
 }
 

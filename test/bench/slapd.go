@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha1"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -105,27 +104,7 @@ func startSlapd(ctx context.Context, dir, address string, creds []credential, pa
 	if err != nil {
 		return nil, err
 	}
-	return p, p.ready(ctx, func() error { return proveBinds(address, creds[0]) })
-}
-
-// proveBinds fails unless the server accepts the password and rejects another one.
-func proveBinds(address string, c credential) error {
-	s, err := newLDAP("tcp", address, []credential{c, {c.login, "not " + c.password}}).dial()
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	if ok, err := s.login(0); err != nil {
-		return err
-	} else if !ok {
-		return errRejected
-	}
-	if ok, err := s.login(1); err != nil {
-		return err
-	} else if ok {
-		return errors.New("a wrong password was accepted")
-	}
-	return nil
+	return p, p.ready(ctx, func() error { return prove(newLDAP("tcp", address, rightAndWrong(creds[0]))) })
 }
 
 func runSlapadd(ctx context.Context, program string, write func(io.Writer) error, args ...string) error {

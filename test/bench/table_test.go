@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,13 +31,17 @@ func TestRows(t *testing.T) {
 		{slapdTarget, 64}:   {{perSecond: 20}, {perSecond: 2}, {perSecond: 10}},
 		{ldapTarget, 64}:    {{perSecond: 60, p50: 3, p99: 9}, {perSecond: 6, p50: 5, p99: 8}, {perSecond: 40, p50: 4, p99: 7}},
 		{dovecotTarget, 1}:  {{perSecond: 70}},
+		{muxTarget, 64}:     {{perSecond: 30}},
+		{cyrusTarget, 64}:   {{perSecond: 20}},
 	}
-	got := m.rows(allTargets, []int{1, 64}, floors)
+	got := m.rows(allTargets, []int{1, 64}, floors, peers)
 	want := []row{
 		{Target: dovecotTarget, Connections: 1, PerSecond: 70},
+		{Target: cyrusTarget, Connections: 64, PerSecond: 20},
+		{Target: muxTarget, Connections: 64, PerSecond: 30, ToPeer: 1.5},
 		{Target: echoTCPTarget, Connections: 64, PerSecond: 100, ToEcho: 1},
-		{Target: slapdTarget, Connections: 64, PerSecond: 10, ToEcho: 0.2, ToSlapd: 1},
-		{Target: ldapTarget, Connections: 64, PerSecond: 40, P50: 4, P99: 8, ToEcho: 0.6, ToSlapd: 3},
+		{Target: slapdTarget, Connections: 64, PerSecond: 10, ToEcho: 0.2},
+		{Target: ldapTarget, Connections: 64, PerSecond: 40, P50: 4, P99: 8, ToEcho: 0.6, ToPeer: 3},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rows: -want +got\n%s", diff)
@@ -46,20 +51,20 @@ func TestRows(t *testing.T) {
 func TestWriteTable(t *testing.T) {
 	var b strings.Builder
 	err := writeTable(&b, []row{
-		{Target: "slapd", Connections: 1, PerSecond: 999.6, P50: 12, P99: 3456, ToEcho: 0.5, ToSlapd: 1, ServerCPU: 19.54, GeneratorCPU: 6},
-		{Target: "valetkey-ldap", Connections: 1, PerSecond: 1234567, P50: 1, P99: 2, ToSlapd: 3, ServerCPU: 1, PostgresCPU: 2, GeneratorCPU: 3},
+		{Target: "slapd", Connections: 1, PerSecond: 999.6, P50: 12, P99: 3456, ToEcho: 0.5, ServerCPU: 19.54, GeneratorCPU: 6},
+		{Target: "valetkey-ldap", Connections: 1, PerSecond: 1234567, P50: 1, P99: 2, ToPeer: 3, ServerCPU: 1, PostgresCPU: 2, GeneratorCPU: 3},
 		{Target: "slapd", Connections: 64, PerSecond: 12},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `
-                                                                    CPU ms per 1,000 logins
-               conns   logins/s  p50 µs  p99 µs  to echo  to slapd  server  postgres  generator
-slapd              1      1,000      12   3,456     0.50      1.00    19.5         -        6.0
-valetkey-ldap      1  1,234,567       1       2        -      3.00     1.0       2.0        3.0
+                                                                   CPU ms per 1,000 logins
+               conns   logins/s  p50 µs  p99 µs  to echo  to peer  server  postgres  generator
+slapd              1      1,000      12   3,456     0.50        -    19.5         -        6.0
+valetkey-ldap      1  1,234,567       1       2        -     3.00     1.0       2.0        3.0
 
-slapd             64         12       0       0        -         -       -         -          -
+slapd             64         12       0       0        -        -       -         -          -
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), b.String()); diff != "" {
 		t.Errorf("table: -want +got\n%s", diff)
@@ -68,16 +73,41 @@ slapd             64         12       0       0        -         -       -      
 
 func TestSpeedChecks(t *testing.T) {
 	got := speedChecks([]row{
-		{Target: ldapTarget, Connections: 8, ToSlapd: 1},
-		{Target: ldapTarget, Connections: 64, ToSlapd: 2.99},
-		{Target: dovecotTarget, Connections: 64, ToEcho: 0.4},
-		{Target: slapdTarget, Connections: 64, ToSlapd: 1},
+		{Target: ldapTarget, Connections: 8, ToPeer: 1},
+		{Target: ldapTarget, Connections: 64, ToPeer: 2.99},
+		{Target: dovecotTarget, Connections: 64, ToEcho: 0.4, ToPeer: 1.19},
+		{Target: muxTarget, Connections: 8, ToPeer: 2},
+		{Target: muxTarget, Connections: 64, ToPeer: 1},
 	})
-	if len(got) != 2 || got[0].Met || !got[1].Met {
-		t.Errorf("speedChecks = %+v, want LDAP missed, Dovecot met", got)
+	want := []check{
+		{"Dovecot protocol to the echo floor, 64 connections", "0.40", "at least 0.4", true, true},
+		{"Dovecot protocol to Dovecot's auth service, 64 connections", "1.19", "at least 1.2", false, true},
+		{"saslauthd protocol to saslauthd, 8 connections", "2.00", "at least 2.0", true, true},
+		{"LDAP binds to slapd's, 64 connections", "2.99", "at least 3.0", false, true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("speedChecks: -want +got\n%s", diff)
 	}
 	if got := speedChecks([]row{{Target: ldapTarget, Connections: 64}}); len(got) != 0 {
 		t.Errorf("without slapd: %+v, want none", got)
+	}
+}
+
+func TestEveryTargetHasAFloorAndEveryGoalATarget(t *testing.T) {
+	for _, name := range allTargets {
+		if !slices.Contains(allTargets, floors[name]) {
+			t.Errorf("floors[%s] = %q, want a target", name, floors[name])
+		}
+	}
+	for own, peer := range peers {
+		if !slices.Contains(valetkeyTargets, own) || !slices.Contains(allTargets, peer) {
+			t.Errorf("peers[%s] = %q, want one of the daemon's targets and another", own, peer)
+		}
+	}
+	for _, g := range goals {
+		if !slices.Contains(allTargets, g.target) {
+			t.Errorf("goal %q: no target %q", g.name, g.target)
+		}
 	}
 }
 
