@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/lib/pq"
 
@@ -17,25 +19,33 @@ const (
 	maxPage     = 1000
 )
 
-const accountColumns = `a.id, a.uuid::text, a.login, a.display_name, a.enabled, a.attributes, a.userdb, a.created_at, a.modified_at,
-	ARRAY(SELECT l.login FROM logins l WHERE l.account_id = a.id AND l.login <> a.login ORDER BY l.login),
+const accountColumns = entryColumns + `, a.kind = 'reader',
 	(SELECT count(*) FROM app_passwords WHERE account_id = a.id AND revoked_at IS NULL AND NOT ` + expired + `)`
 
 func scanAccount(row interface{ Scan(...any) error }) (auth.Account, error) {
 	var a auth.Account
 	var attributes, userdb []byte
+	var reader bool
 	err := row.Scan(&a.ID, &a.UUID, &a.Login, &a.DisplayName, &a.Enabled, &attributes, &userdb, &a.CreatedAt, &a.ModifiedAt,
-		pq.Array(&a.Aliases), &a.AppPasswords)
+		pq.Array(&a.Aliases), pq.Array(&a.Groups), &reader, &a.AppPasswords)
 	if err != nil {
 		return auth.Account{}, err
 	}
-	if err := json.Unmarshal(attributes, &a.Attributes); err != nil {
+	if reader {
+		a.Kind = auth.Reader
+	}
+	if err := unpack(attributes, &a.Attributes); err != nil {
 		return auth.Account{}, err
 	}
-	if err := json.Unmarshal(userdb, &a.Userdb); err != nil {
-		return auth.Account{}, err
+	return a, unpack(userdb, &a.Userdb)
+}
+
+// kindText is an account's kind as the database has it.
+func kindText(k auth.Kind) string {
+	if k == auth.Reader {
+		return "reader"
 	}
-	return a, nil
+	return "person"
 }
 
 // AddAccount adds an enabled account. A login or alias that already means an account is [auth.ErrLoginTaken].
@@ -53,8 +63,9 @@ func (s *Store) AddAccount(ctx context.Context, n auth.NewAccount, by string) (a
 	var a auth.Account
 	err = s.transact(ctx, "add account", func(ctx context.Context, tx *sql.Tx) error {
 		var id int64
-		err := tx.QueryRowContext(ctx, `INSERT INTO accounts (login, display_name, attributes, userdb)
-			VALUES ($1, $2, $3, $4) RETURNING id`, n.Login, n.DisplayName, string(attributes), string(userdb)).Scan(&id)
+		err := tx.QueryRowContext(ctx, `INSERT INTO accounts (kind, login, display_name, attributes, userdb, keyed)
+			VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
+			kindText(n.Kind), n.Login, n.DisplayName, string(attributes), string(userdb), keyVersion).Scan(&id)
 		if err != nil {
 			return err
 		}
@@ -62,12 +73,17 @@ func (s *Store) AddAccount(ctx context.Context, n auth.NewAccount, by string) (a
 			pq.Array(logins), id); err != nil {
 			return err
 		}
+		if n.Kind == auth.Person { // nobody searches for readers
+			if err := setSearchKeys(ctx, tx, n.Login, n.DisplayName, n.Attributes); err != nil {
+				return err
+			}
+		}
 		a, err = scanAccount(tx.QueryRowContext(ctx, "SELECT "+accountColumns+" FROM accounts a WHERE a.id = $1", id))
 		if err != nil {
 			return err
 		}
 		return addEvent(ctx, tx, event{kind: eventAccountAdded, actor: by, accountID: id, login: n.Login,
-			detail: map[string]any{"aliases": a.Aliases}})
+			detail: map[string]any{"aliases": a.Aliases, "kind": kindText(n.Kind)}})
 	})
 	if err != nil {
 		return auth.Account{}, err
@@ -96,16 +112,17 @@ func (s *Store) Account(ctx context.Context, login string) (auth.Account, error)
 	return a, nil
 }
 
-// Accounts lists accounts by canonical login, byte by byte, beginning after the given one ("" for the first page). limit
-// is at most 1000; zero is 100. A page shorter than the limit is the last.
-func (s *Store) Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error) {
+// Accounts lists accounts of one kind by canonical login, byte by byte, beginning after the given one ("" for the first page).
+// limit is at most 1000; zero is 100. A page shorter than the limit is the last.
+func (s *Store) Accounts(ctx context.Context, kind auth.Kind, after string, limit int) ([]auth.Account, error) {
 	if limit <= 0 {
 		limit = defaultPage
 	}
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	rows, err := s.db.QueryContext(ctx, "SELECT "+accountColumns+" FROM accounts a WHERE a.login > $1 ORDER BY a.login LIMIT $2",
-		after, min(limit, maxPage))
+	// The kind stands in the text, so that the planner can take the index on readers.
+	rows, err := s.db.QueryContext(ctx, "SELECT "+accountColumns+" FROM accounts a WHERE a.login > $1 AND a.kind = '"+kindText(kind)+
+		"' ORDER BY a.login LIMIT $2", after, min(limit, maxPage))
 	if err != nil {
 		return nil, failed("list accounts", err)
 	}
@@ -124,24 +141,163 @@ func (s *Store) Accounts(ctx context.Context, after string, limit int) ([]auth.A
 // SetAccountEnabled lets the account's app passwords in or keeps all of them out. Setting what is already so is not an
 // error and leaves no event. An unknown login is [auth.ErrNoAccount].
 func (s *Store) SetAccountEnabled(ctx context.Context, login string, enabled bool, by string) error {
-	return s.transact(ctx, "enable or disable account", func(ctx context.Context, tx *sql.Tx) error {
-		if err := commitEverywhere(ctx, tx); err != nil {
+	_, err := s.ChangeAccount(ctx, login, auth.AccountChange{Enabled: &enabled}, by)
+	return err
+}
+
+// ChangeAccount changes an account and returns what it is now. What is already so is not an error and leaves no event. An unknown
+// login is [auth.ErrNoAccount], an alias that means another account [auth.ErrLoginTaken]; the canonical login cannot be removed,
+// and removing it is none.
+func (s *Store) ChangeAccount(ctx context.Context, login string, c auth.AccountChange, by string) (auth.Account, error) {
+	var now auth.Account
+	err := s.transact(ctx, "change account", func(ctx context.Context, tx *sql.Tx) error {
+		if c.Enabled != nil {
+			if err := commitEverywhere(ctx, tx); err != nil {
+				return err
+			}
+		}
+		locked, err := lockAccount(ctx, tx, login)
+		if err != nil {
 			return err
 		}
-		a, err := lockAccount(ctx, tx, login)
-		if err != nil || a.enabled == enabled {
+		old, err := readAccount(ctx, tx, locked.id)
+		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE accounts SET enabled = $2, modified_at = now() WHERE id = $1",
-			a.id, enabled); err != nil {
+		if err := changeEnabled(ctx, tx, &old, c.Enabled, by); err != nil {
 			return err
 		}
-		kind := eventAccountDisabled
-		if enabled {
-			kind = eventAccountEnabled
+		if err := changeRecord(ctx, tx, &old, c, by); err != nil {
+			return err
 		}
-		return addEvent(ctx, tx, event{kind: kind, actor: by, accountID: a.id, login: a.login})
+		now, err = readAccount(ctx, tx, locked.id)
+		return err
 	})
+	return now, err
+}
+
+func readAccount(ctx context.Context, tx *sql.Tx, id int64) (auth.Account, error) {
+	return scanAccount(tx.QueryRowContext(ctx, "SELECT "+accountColumns+" FROM accounts a WHERE a.id = $1", id))
+}
+
+// changeEnabled also tells the groups, whose entries show enabled members only.
+func changeEnabled(ctx context.Context, tx *sql.Tx, old *auth.Account, enabled *bool, by string) error {
+	if enabled == nil || *enabled == old.Enabled {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE accounts SET enabled = $2, modified_at = now() WHERE id = $1", old.ID, *enabled); err != nil {
+		return err
+	}
+	if err := touchGroups(ctx, tx, old.ID); err != nil {
+		return err
+	}
+	kind := eventAccountDisabled
+	if *enabled {
+		kind = eventAccountEnabled
+	}
+	return addEvent(ctx, tx, event{kind: kind, actor: by, accountID: old.ID, login: old.Login})
+}
+
+// changeRecord changes everything else. The event names what was changed, without the values.
+func changeRecord(ctx context.Context, tx *sql.Tx, old *auth.Account, c auth.AccountChange, by string) error {
+	detail := map[string]any{}
+	name := old.DisplayName
+	if c.DisplayName != nil && *c.DisplayName != name {
+		name = *c.DisplayName
+		detail["display_name"] = true
+	}
+	attributes, changed := mergeAttributes(old.Attributes, c.Attributes)
+	if len(changed) > 0 {
+		detail["attributes"] = changed
+	}
+	userdb := maps.Clone(old.Userdb)
+	for field, value := range c.Userdb {
+		if value == "" {
+			delete(userdb, field)
+		} else {
+			userdb[field] = value
+		}
+	}
+	if !maps.Equal(userdb, old.Userdb) {
+		detail["userdb"] = slices.Sorted(maps.Keys(c.Userdb))
+	}
+	var added, removed []string
+	for _, a := range c.AddAliases {
+		if a != old.Login && !slices.Contains(old.Aliases, a) {
+			added = append(added, a)
+		}
+	}
+	for _, a := range c.RemoveAliases {
+		if slices.Contains(old.Aliases, a) {
+			removed = append(removed, a)
+		}
+	}
+	// Sorted, so that two transactions that take the same names wait for each other instead of dead-locking.
+	slices.Sort(added)
+	if added = slices.Compact(added); len(added) > 0 {
+		detail["aliases_added"] = added
+	}
+	if len(removed) > 0 {
+		detail["aliases_removed"] = removed
+	}
+	if len(detail) == 0 {
+		return nil
+	}
+	texts, err := packed(attributes, userdb)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE accounts SET display_name = $2, attributes = $3, userdb = $4, keyed = $5, modified_at = now()
+		WHERE id = $1`, old.ID, name, texts[0], texts[1], keyVersion); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM logins WHERE account_id = $1 AND login = ANY ($2::text[])", old.ID, pq.Array(removed)); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO logins (login, account_id) SELECT unnest($1::text[]), $2", pq.Array(added), old.ID); err != nil {
+		return err
+	}
+	if old.Kind == auth.Person {
+		if err := setSearchKeys(ctx, tx, old.Login, name, attributes); err != nil {
+			return err
+		}
+	}
+	return addEvent(ctx, tx, event{kind: eventAccountChanged, actor: by, accountID: old.ID, login: old.Login, detail: detail})
+}
+
+// mergeAttributes returns the attributes after a change, and the names of those that it changes, sorted. Names are compared
+// without case; the change decides how one is written.
+func mergeAttributes(old, change map[string][]string) (merged map[string][]string, changed []string) {
+	merged = maps.Clone(old)
+	for _, name := range slices.Sorted(maps.Keys(change)) {
+		values := change[name]
+		if slices.Equal(merged[name], values) {
+			continue
+		}
+		for have := range merged {
+			if strings.EqualFold(have, name) {
+				delete(merged, have)
+			}
+		}
+		if len(values) > 0 {
+			merged[name] = values
+		}
+		changed = append(changed, name)
+	}
+	return merged, changed
+}
+
+// packed returns JSON texts.
+func packed(values ...any) ([]string, error) {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		texts[i] = string(text)
+	}
+	return texts, nil
 }
 
 // DeleteAccount removes the account with its logins and app passwords; the audit log stays. An unknown login is
@@ -153,6 +309,9 @@ func (s *Store) DeleteAccount(ctx context.Context, login, by string) error {
 		}
 		a, err := lockAccount(ctx, tx, login)
 		if err != nil {
+			return err
+		}
+		if err := touchGroups(ctx, tx, a.id); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, "DELETE FROM accounts WHERE id = $1", a.id); err != nil {

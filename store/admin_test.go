@@ -46,7 +46,8 @@ func TestAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := auth.Account{Login: n.Login, Aliases: []string{"alice"}, DisplayName: "Alice", Enabled: true, Attributes: n.Attributes, Userdb: n.Userdb}
+	want := auth.Account{Login: n.Login, Aliases: []string{"alice"}, DisplayName: "Alice", Enabled: true, Attributes: n.Attributes, Userdb: n.Userdb,
+		Groups: []string{}}
 	if d := cmp.Diff(want, a, cmpopts.IgnoreFields(auth.Account{}, "ID", "UUID", "CreatedAt", "ModifiedAt")); d != "" {
 		t.Errorf("AddAccount (-want +got):\n%s", d)
 	}
@@ -78,7 +79,7 @@ func TestAccounts(t *testing.T) {
 	addAppPassword(t, s, "bob", "phone", tag(1, 1))
 	var got []string
 	for after := ""; ; {
-		page, err := s.Accounts(ctx, after, 2)
+		page, err := s.Accounts(ctx, auth.Person, after, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,4 +355,32 @@ func TestAdminFrozen(t *testing.T) {
 	}
 	thaw()
 	eventually(t, "it works again", func() bool { _, err := s.Account(t.Context(), "alice"); return err == nil })
+}
+
+// With MakeAccount the account comes into being with the app password, or not at all, also when many ask at once.
+func TestAppPasswordMakesAccount(t *testing.T) {
+	s, _ := storetest.New(t)
+	add := func(make bool, i int) error {
+		_, err := s.AddAppPassword(t.Context(), newAppPassword("alice", fmt.Sprint("l", i), tag(1, uint16(i)), func(n *auth.NewAppPassword) { n.MakeAccount = make }))
+		return err
+	}
+	if err := add(false, 0); !errors.Is(err, auth.ErrNoAccount) {
+		t.Errorf("AddAppPassword = %v, want ErrNoAccount", err)
+	}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			err := add(true, i)
+			if errors.Is(err, auth.ErrLoginTaken) { // another one made it
+				err = add(true, i)
+			}
+			if err != nil {
+				t.Errorf("AddAppPassword %d = %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	if a, err := s.Account(t.Context(), "alice"); err != nil || a.AppPasswords != 4 || !a.Enabled {
+		t.Errorf("Account = %+v, %v, want 4 app passwords", a, err)
+	}
 }

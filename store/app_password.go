@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -92,7 +93,8 @@ func (s *Store) Tags(ctx context.Context, login string) ([]auth.Tag, error) {
 // AddAppPassword stores an app password. Labels that only expired ones hold are free. The errors that a caller branches
 // on are [auth.ErrNoAccount], [auth.ErrLabelTaken], [auth.ErrLimit], and [auth.ErrTagTaken], after which another
 // password has to be generated: a row that is not revoked has the tag. A pepper that is not registered yet is
-// registered with it.
+// registered with it. With MakeAccount an unknown login becomes an account; [auth.ErrLoginTaken] then means that somebody else
+// made it at the same time.
 func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth.AppPassword, error) {
 	var pepper, tag sql.NullInt32
 	if n.Tag != nil {
@@ -110,6 +112,12 @@ func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth
 	var out auth.AppPassword
 	err := s.transact(ctx, "add app password", func(ctx context.Context, tx *sql.Tx) error {
 		a, err := lockAccount(ctx, tx, n.Login)
+		if n.MakeAccount && errors.Is(err, auth.ErrNoAccount) {
+			if err := insertAccount(ctx, tx, n.Login, n.CreatedBy); err != nil {
+				return err
+			}
+			a, err = lockAccount(ctx, tx, n.Login)
+		}
 		if err != nil {
 			return err
 		}
@@ -270,4 +278,16 @@ func (s *Store) RevokeAppPassword(ctx context.Context, login, key, why, by strin
 		return auth.AppPassword{}, err
 	}
 	return out, nil
+}
+
+// insertAccount adds an account that has a login and nothing else.
+func insertAccount(ctx context.Context, tx *sql.Tx, login, by string) error {
+	var id int64
+	if err := tx.QueryRowContext(ctx, "INSERT INTO accounts (login, keyed) VALUES ($1, $2) RETURNING id", login, keyVersion).Scan(&id); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO logins (login, account_id) VALUES ($1, $2)", login, id); err != nil {
+		return err
+	}
+	return addEvent(ctx, tx, event{kind: eventAccountAdded, actor: by, accountID: id, login: login, detail: map[string]any{"aliases": []string{}}})
 }

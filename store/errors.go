@@ -15,6 +15,7 @@ import (
 var constraintErrors = map[string]error{
 	"logins_pkey":                  auth.ErrLoginTaken,
 	"accounts_login_key":           auth.ErrLoginTaken,
+	"groups_name_key":              auth.ErrGroupTaken,
 	"app_passwords_label_held_key": auth.ErrLabelTaken,
 	"app_passwords_tag_held_key":   auth.ErrTagTaken,
 }
@@ -26,7 +27,8 @@ func failed(what string, err error) error {
 		return nil
 	}
 	for _, sentinel := range []error{auth.ErrNoAccount, auth.ErrLoginTaken, auth.ErrNoLabel, auth.ErrLabelTaken,
-		auth.ErrTagTaken, auth.ErrLimit, auth.ErrRevoked} {
+		auth.ErrTagTaken, auth.ErrLimit, auth.ErrRevoked, auth.ErrNoGroup, auth.ErrGroupTaken, auth.ErrGroupLimit, auth.ErrNotPerson,
+		auth.ErrShuttingDown, auth.ErrOverloaded} {
 		if errors.Is(err, sentinel) {
 			return sentinel
 		}

@@ -12,6 +12,12 @@ const (
 	eventAccountEnabled     = "account.enabled"
 	eventAccountDisabled    = "account.disabled"
 	eventAccountDeleted     = "account.deleted"
+	eventAccountChanged     = "account.changed"
+	eventGroupAdded         = "group.added"
+	eventGroupChanged       = "group.changed"
+	eventGroupDeleted       = "group.deleted"
+	eventMemberAdded        = "group.member_added"
+	eventMemberRemoved      = "group.member_removed"
 	eventAppPasswordCreated = "app_password.created"
 	eventAppPasswordRenamed = "app_password.renamed"
 	eventAppPasswordRevoked = "app_password.revoked"
@@ -22,8 +28,8 @@ const (
 type event struct {
 	kind          string
 	actor         string
-	accountID     int64
-	login         string // canonical, as it was then
+	accountID     int64  // 0: none
+	login         string // canonical, as it was then; empty: none
 	appPasswordID int64  // 0: none
 	label         string // empty: none
 	detail        map[string]any
@@ -38,7 +44,7 @@ func addEvent(ctx context.Context, tx *sql.Tx, e event) error {
 		}
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO events (kind, actor, account_id, login, app_password_id, label, detail)
-		VALUES ($1, $2, $3, $4, NULLIF($5, 0::bigint), NULLIF($6, ''), $7)`,
+		VALUES ($1, $2, NULLIF($3, 0::bigint), NULLIF($4, ''), NULLIF($5, 0::bigint), NULLIF($6, ''), $7)`,
 		e.kind, e.actor, e.accountID, e.login, e.appPasswordID, e.label, string(detail))
 	return err
 }

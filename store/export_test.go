@@ -70,3 +70,12 @@ func LookupConnector(url string) (driver.Connector, error) {
 	}
 	return connector(cfg, lookupExchange, lookupSettings)
 }
+
+// FindAlone is FindAccounts with a query for each call.
+func FindAlone(d *Directory) func(context.Context, []auth.AccountKey, int) ([]auth.Account, error) {
+	return func(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
+		f := newFind(keys, limit)
+		err := d.turn(ctx, func() error { return d.query(ctx, []*find{f}) })
+		return f.accounts, err
+	}
+}

@@ -61,6 +61,7 @@ const (
 	flagRevoked
 	flagExpired
 	flagImported
+	flagReader
 )
 
 // lookupSQL answers a whole batch: $1..$3 hold one element for each pair of login and tag (NULL for a login without
@@ -71,7 +72,7 @@ const (
 // alone and filters all its rows. The last arm is for rows whose pepper the daemon lacks: its sub-select does not depend
 // on the row, so that it is evaluated once in a query and normally switches the arm off.
 const lookupSQL = `
-SELECT q.i::integer, a.id, NULLIF(a.login, q.login), CASE WHEN a.enabled THEN 1 ELSE 0 END + COALESCE(p.flags, 0),
+SELECT q.i::integer, a.id, NULLIF(a.login, q.login), ` + accountFlags + ` + COALESCE(p.flags, 0),
 	p.id, p.label, p.phc, p.services, p.networks
 FROM unnest($1::text[], $2::integer[], $3::integer[]) WITH ORDINALITY AS q (login, pepper_id, tag, i)
 JOIN logins l ON l.login = q.login
@@ -85,7 +86,7 @@ LEFT JOIN LATERAL (
 	OFFSET 0
 ) p ON true
 UNION ALL
-SELECT q.i::integer, a.id, NULLIF(a.login, q.login), CASE WHEN a.enabled THEN 1 ELSE 0 END + p.flags,
+SELECT q.i::integer, a.id, NULLIF(a.login, q.login), ` + accountFlags + ` + p.flags,
 	p.id, p.label, p.phc, p.services, p.networks
 FROM unnest($1::text[], $2::integer[]) WITH ORDINALITY AS q (login, pepper_id, i)
 JOIN logins l ON l.login = q.login
@@ -96,6 +97,8 @@ JOIN LATERAL (
 	OFFSET 0
 ) p ON true
 WHERE q.pepper_id IS NOT NULL AND (SELECT EXISTS (SELECT FROM peppers WHERE id <> ALL ($4::integer[])))`
+
+const accountFlags = `CASE WHEN a.enabled THEN 1 ELSE 0 END + CASE WHEN a.kind = 'reader' THEN 16 ELSE 0 END`
 
 const candidateColumns = `id, label, phc, array_to_string(NULLIF(services, '{}'), ' ') AS services,
 	array_to_string(NULLIF(networks, '{}'), ' ') AS networks,
@@ -614,6 +617,9 @@ func (n *lane) read(batch []*request) error {
 			if f.Login, ok1 = n.row[2].(string); !ok1 {
 				return errBadRow
 			}
+		}
+		if flags&flagReader != 0 {
+			f.Kind = auth.Reader
 		}
 		f.Candidates = f.one[:0]
 		r.found = &f.Found

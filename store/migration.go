@@ -20,7 +20,7 @@ var migrationFiles embed.FS
 
 const (
 	// schemaTarget is the version of the newest file in migrations.
-	schemaTarget = 1
+	schemaTarget = 3
 
 	versionTable = "valetkey_migrations"
 
@@ -59,11 +59,11 @@ func (s *Store) Migrate(ctx context.Context) error {
 					"schema", version, "known", schemaTarget)
 				return nil
 			}
-			if version == schemaTarget {
-				return nil
+			if version < schemaTarget {
+				err = s.migrate(ctx, db)
 			}
-			err = s.migrate(ctx, db)
 			if err == nil {
+				s.keyMissing()
 				return nil
 			}
 		}

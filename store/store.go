@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,12 @@ type Store struct {
 	lookups  *lookups
 	recorder *recorder
 	closed   atomic.Bool
+
+	directory  *Directory
+	keying     atomic.Bool     // search keys are being made
+	background sync.WaitGroup  // which ends with ctx
+	ctx        context.Context // of the background
+	stop       context.CancelFunc
 }
 
 var (
@@ -87,7 +94,13 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database.url: %w", err)
 	}
+	entries, err := connector(pc, directoryExchange, directorySettings)
+	if err != nil {
+		return nil, fmt.Errorf("database.url: %w", err)
+	}
 	s := &Store{log: cfg.Log, cfg: pc, db: sql.OpenDB(general)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.directory = newDirectory(sql.OpenDB(entries), s.keyMissing)
 	s.db.SetMaxOpenConns(4)
 	s.db.SetMaxIdleConns(2)
 	s.db.SetConnMaxLifetime(connLifetime)
@@ -106,6 +119,9 @@ func (s *Store) Close(ctx context.Context) error {
 		return nil
 	}
 	err := s.lookups.close(ctx)
+	s.stop()
+	err = errors.Join(err, s.directory.close(ctx))
+	s.background.Wait() // each step of it is bounded, and ends with its context
 	err = errors.Join(err, s.recorder.close(ctx))
 	return errors.Join(err, s.db.Close())
 }

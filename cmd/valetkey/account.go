@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 func (a *app) accountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "account",
-		Short: "Add, show and disable accounts",
+		Short: "Add, show, change and disable accounts",
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
@@ -22,7 +24,7 @@ func (a *app) accountCommand() *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(a.accountAdd(), a.accountList(), a.accountShow(), a.accountEnable(true), a.accountEnable(false), a.accountDelete())
+	cmd.AddCommand(a.accountAdd(), a.accountList(), a.accountShow(), a.accountSet(), a.accountEnable(true), a.accountEnable(false), a.accountDelete())
 	return cmd
 }
 
@@ -37,24 +39,13 @@ func (a *app) accountAdd() *cobra.Command {
 		Args: args("LOGIN"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			n.Login = given[0]
-			n.Attributes = map[string][]string{}
-			if len(mail) > 0 {
-				n.Attributes["mail"] = mail
+			var err error
+			if n.Attributes, err = attributeValues(attributes); err != nil {
+				return err
 			}
-			for _, x := range attributes {
-				name, value, found := strings.Cut(x, "=")
-				if !found {
-					return usageError{fmt.Errorf("--attribute %q: write NAME=VALUE", x)}
-				}
-				n.Attributes[name] = append(n.Attributes[name], value)
-			}
-			n.Userdb = map[string]string{}
-			for _, x := range userdb {
-				name, value, found := strings.Cut(x, "=")
-				if !found {
-					return usageError{fmt.Errorf("--userdb %q: write NAME=VALUE", x)}
-				}
-				n.Userdb[name] = value
+			n.Attributes["mail"] = append(n.Attributes["mail"], mail...)
+			if n.Userdb, err = userdbValues(userdb); err != nil {
+				return err
 			}
 			account, err := a.client().AddAccount(cmd.Context(), n)
 			if err != nil {
@@ -72,22 +63,151 @@ func (a *app) accountAdd() *cobra.Command {
 	return cmd
 }
 
-func (a *app) accountList() *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the accounts",
-		Args:  args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all := []admin.Account{}
-			for after := ""; ; {
-				page, err := a.client().Accounts(cmd.Context(), after, 0)
+// attributeValues reads NAME=VALUE, repeated for several values.
+func attributeValues(given []string) (map[string][]string, error) {
+	attributes := map[string][]string{}
+	for _, x := range given {
+		name, value, found := strings.Cut(x, "=")
+		if !found {
+			return nil, usageError{fmt.Errorf("--attribute %q: write NAME=VALUE", x)}
+		}
+		attributes[name] = append(attributes[name], value)
+	}
+	return attributes, nil
+}
+
+// attributeChanges reads NAME=VALUE, and NAME= for an attribute that goes.
+func attributeChanges(given []string) (map[string][]string, error) {
+	attributes, err := attributeValues(given)
+	for name, values := range attributes {
+		if len(values) == 1 && values[0] == "" {
+			attributes[name] = []string{}
+		}
+	}
+	return attributes, err
+}
+
+// userdbValues reads NAME=VALUE.
+func userdbValues(given []string) (map[string]string, error) {
+	fields := map[string]string{}
+	for _, x := range given {
+		name, value, found := strings.Cut(x, "=")
+		if !found {
+			return nil, usageError{fmt.Errorf("--userdb %q: write NAME=VALUE", x)}
+		}
+		fields[name] = value
+	}
+	return fields, nil
+}
+
+// somethingToSet reports the mistake of a "set" without any of its flags.
+func somethingToSet(cmd *cobra.Command, flags ...string) error {
+	if !slices.ContainsFunc(flags, cmd.Flags().Changed) {
+		return usageError{hinted{errors.New("there is nothing to set"), cmd.CommandPath() + " --help shows what can be"}}
+	}
+	return nil
+}
+
+func (a *app) accountSet() *cobra.Command {
+	var p admin.AccountPatch
+	var name string
+	var mail, attributes, userdb []string
+	cmd := &cobra.Command{
+		Use:   "set LOGIN",
+		Short: "Change an account's name, attributes, userdb fields and aliases",
+		Long: `Change an account. An attribute gets the values that are given and loses those that it had; without a value it goes. What is not
+mentioned stays. The login itself cannot be changed; an alias can be added.`,
+		Example: `  valetkey account set alice --mail alice@example.org --mail a.adams@example.org
+  valetkey account set alice --attribute title=Engineer --attribute roomNumber= --name "Alice Adams"
+  valetkey account set alice --add-alias alice@example.org --userdb quota=5G`,
+		Args:              args("LOGIN"),
+		ValidArgsFunction: a.completeLogin,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := somethingToSet(cmd, "name", "mail", "attribute", "userdb", "add-alias", "remove-alias"); err != nil {
+				return err
+			}
+			var err error
+			if p.Attributes, err = attributeChanges(attributes); err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("mail") {
+				changes, err := attributeChanges(prefixed("mail=", mail))
 				if err != nil {
 					return err
 				}
-				all = append(all, page.Accounts...)
-				if after = page.Next; after == "" {
-					break
-				}
+				p.Attributes["mail"] = append(changes["mail"], p.Attributes["mail"]...)
+			}
+			if p.Userdb, err = userdbValues(userdb); err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("name") {
+				p.DisplayName = &name
+			}
+			x, err := a.client().PatchAccount(cmd.Context(), given[0], p)
+			if err != nil {
+				return err
+			}
+			return a.print(x, func() { fmt.Fprintf(a.out, "changed account %s\n", visible(x.Login)) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&name, "name", "", "the person's `NAME`, for people and for LDAP's cn")
+	f.StringArrayVar(&mail, "mail", nil, "mail `ADDRESS`, for LDAP's mail; repeatable")
+	f.StringArrayVar(&attributes, "attribute", nil, "LDAP attribute, `NAME=VALUE`, or NAME= to take it away; repeatable")
+	f.StringArrayVar(&userdb, "userdb", nil, "field for mail servers, `NAME=VALUE`, or NAME= to take it away; repeatable")
+	f.StringArrayVar(&p.AddAliases, "add-alias", nil, "another `LOGIN` that shall mean this account; repeatable")
+	f.StringArrayVar(&p.RemoveAliases, "remove-alias", nil, "`LOGIN` that shall no longer mean this account; repeatable")
+	return cmd
+}
+
+// confirm asks whether something shall be deleted: whoever means it types its name, or said yes before.
+func (a *app) confirm(yes bool, what, name, called string) error {
+	if yes {
+		return nil
+	}
+	if !a.inTerminal {
+		return usageError{hinted{fmt.Errorf("%s would be deleted", what), "say --yes if that is meant"}}
+	}
+	fmt.Fprintf(a.err, "Delete %s? Type its %s: ", what, called)
+	line, _ := bufio.NewReader(a.in).ReadString('\n')
+	if strings.TrimSpace(line) != name {
+		return errors.New("nothing was deleted")
+	}
+	return nil
+}
+
+func prefixed(prefix string, list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = prefix + s
+	}
+	return out
+}
+
+// accounts asks for all accounts of a kind.
+func (a *app) accounts(cmd *cobra.Command, kind string) ([]admin.Account, error) {
+	all := []admin.Account{}
+	for after := ""; ; {
+		page, err := a.client().Accounts(cmd.Context(), kind, after, 0)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Accounts...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+func (a *app) accountList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the accounts of people",
+		Args:  args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := a.accounts(cmd, admin.KindPerson)
+			if err != nil {
+				return err
 			}
 			return a.print(admin.Accounts{Accounts: all}, func() {
 				if len(all) == 0 {
@@ -129,7 +249,13 @@ func (a *app) accountShow() *cobra.Command {
 					t.row("alias", alias)
 				}
 				t.row("name", x.DisplayName)
+				if x.Kind != admin.KindPerson {
+					t.row("kind", x.Kind)
+				}
 				t.row("state", state(x.Enabled))
+				for _, g := range x.Groups {
+					t.row("group", g)
+				}
 				t.row("app passwords", fmt.Sprint(x.AppPasswords))
 				t.row("added", moment(x.CreatedAt))
 				for _, name := range sortedKeys(x.Attributes) {
@@ -167,32 +293,31 @@ func (a *app) accountEnable(enable bool) *cobra.Command {
 }
 
 func (a *app) accountDelete() *cobra.Command {
+	cmd := a.deleteCommand("account", "")
+	cmd.Use, cmd.Short, cmd.Args, cmd.ValidArgsFunction = "delete LOGIN", "Delete an account with its app passwords", args("LOGIN"), a.completeLogin
+	return cmd
+}
+
+// deleteCommand asks before it deletes an account. what is what people call it, kind the one that it must be of; empty: any.
+func (a *app) deleteCommand(what, kind string) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use:               "delete LOGIN",
-		Short:             "Delete an account with its app passwords",
-		Args:              args("LOGIN"),
-		ValidArgsFunction: a.completeLogin,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			x, err := a.client().Account(cmd.Context(), given[0])
 			if err != nil {
 				return err
 			}
-			if !yes {
-				if !a.inTerminal {
-					return usageError{hinted{fmt.Errorf("account %s would be deleted with its app passwords (%d of them live)", visible(x.Login), x.AppPasswords),
-						"say --yes if that is meant"}}
-				}
-				fmt.Fprintf(a.err, "Delete account %s with its app passwords (%d of them live)? Type its login: ", visible(x.Login), x.AppPasswords)
-				line, _ := bufio.NewReader(a.in).ReadString('\n')
-				if strings.TrimSpace(line) != x.Login {
-					return fmt.Errorf("nothing was deleted")
-				}
+			if kind != "" && x.Kind != kind {
+				return hinted{fmt.Errorf("%s is not a %s", visible(x.Login), kind), "valetkey account show LOGIN says what it is"}
 			}
-			if err := a.client().DeleteAccount(cmd.Context(), x.Login); err != nil {
+			name := fmt.Sprintf("%s %s with its app passwords (%d of them live)", what, visible(x.Login), x.AppPasswords)
+			if err := a.confirm(yes, name, x.Login, "login"); err != nil {
 				return err
 			}
-			return a.print(map[string]string{"deleted": x.Login}, func() { fmt.Fprintf(a.out, "deleted account %s\n", visible(x.Login)) })
+			if err := a.client().DeleteAccount(cmd.Context(), x.Login, kind); err != nil {
+				return err
+			}
+			return a.print(map[string]string{"deleted": x.Login}, func() { fmt.Fprintf(a.out, "deleted %s %s\n", what, visible(x.Login)) })
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/internal/admin"
 )
 
 // completionTimeout bounds what the shell waits for.
@@ -16,9 +18,69 @@ func (a *app) completeLogin(cmd *cobra.Command, given []string, prefix string) (
 	if len(given) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	return a.completeKind(cmd, admin.KindPerson, prefix)
+}
+
+// completeReader offers the names of readers that begin with the prefix.
+func (a *app) completeReader(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.completeKind(cmd, admin.KindReader, prefix)
+}
+
+// completeGroup offers the names of groups that begin with the prefix.
+func (a *app) completeGroup(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
-	page, err := a.client().Accounts(ctx, "", 0)
+	page, err := a.client().Groups(ctx, "", 0)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, x := range page.Groups {
+		if strings.HasPrefix(x.Name, prefix) {
+			out = append(out, x.Name)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeNewMember offers groups first and then logins.
+func (a *app) completeNewMember(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(given) == 0 {
+		return a.completeGroup(cmd, given, prefix)
+	}
+	return a.completeKind(cmd, admin.KindPerson, prefix)
+}
+
+// completeMember offers groups first and then the members of the group.
+func (a *app) completeMember(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(given) == 0 {
+		return a.completeGroup(cmd, given, prefix)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	g, err := a.client().Group(ctx, given[0])
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, login := range g.Members {
+		if strings.HasPrefix(login, prefix) {
+			out = append(out, login)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) completeKind(cmd *cobra.Command, kind, prefix string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	page, err := a.client().Accounts(ctx, kind, "", 0)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

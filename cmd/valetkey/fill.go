@@ -234,6 +234,9 @@ func (w way) replacer(from, to site) *strings.Replacer {
 		add("copy_headers "+e.UserHeader, "copy_headers "+f.UserHeader)
 		add("request_header -"+e.UserHeader, "request_header -"+f.UserHeader)
 	}
+	if t := to.listener.TLS; t != nil && t.Mode == "ldaps" {
+		add("ldap://"+was, "ldaps://"+at)
+	}
 	add(was, at)
 	add(from.base, to.base)
 	add(from.domain, to.domain)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/internal/admin"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -37,6 +39,12 @@ func (a *app) statusCommand() *cobra.Command {
 				}
 				for _, l := range s.Listeners {
 					t.row(l.Name, fmt.Sprintf("%s, %d connections", l.Address, l.Connections))
+					if l.TLS != nil {
+						t.row("", protection(l.TLS))
+						if l.TLS.Error != "" {
+							t.row("", "THE NEW CERTIFICATE CANNOT BE USED: "+l.TLS.Error)
+						}
+					}
 				}
 				c := s.Counters
 				t.row("logins", fmt.Sprintf("%d accepted, %d rejected, %d undecided", c.OK, c.Fail, c.Undecided))
@@ -49,4 +57,16 @@ func (a *app) statusCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// protection describes the TLS of a listener.
+func protection(t *admin.TLS) string {
+	text := fmt.Sprintf("%s, certificate until %s", t.Mode, t.Until.UTC().Format(time.DateOnly))
+	switch {
+	case t.Expired:
+		text += ", EXPIRED"
+	case t.ExpiresSoon:
+		text += ", EXPIRES SOON"
+	}
+	return text
 }

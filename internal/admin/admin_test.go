@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	stdcmp "cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -120,7 +121,7 @@ func TestLifeOfAnAppPassword(t *testing.T) {
 	if a, err := r.client.PatchAccount(ctx, "alice", AccountPatch{Enabled: &off}); err != nil || a.Enabled {
 		t.Errorf("PatchAccount = %+v, %v, want disabled", a, err)
 	}
-	if err := r.client.DeleteAccount(ctx, "alice"); err != nil {
+	if err := r.client.DeleteAccount(ctx, "alice", ""); err != nil {
 		t.Errorf("DeleteAccount = %v, want nil", err)
 	}
 	if _, err := r.client.Account(ctx, "alice"); code(err) != "404 no_account" {
@@ -253,7 +254,7 @@ func TestOutage(t *testing.T) {
 		t.Errorf("the client sees the cause: %v", err)
 	}
 	r.service = nil
-	if _, err := r.client.Accounts(ctx, "", 0); code(err) != "503 unavailable" {
+	if _, err := r.client.Accounts(ctx, "", "", 0); code(err) != "503 unavailable" {
 		t.Errorf("Accounts before the database is known = %v, want unavailable", err)
 	}
 	if s, err := r.client.Status(ctx); err != nil || s.Version != "v" {
@@ -332,7 +333,7 @@ func TestPaging(t *testing.T) {
 	}
 	var got []string
 	for after := ""; ; {
-		p, err := r.client.Accounts(ctx, after, 2)
+		p, err := r.client.Accounts(ctx, "", after, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,4 +355,178 @@ func TestProfile(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(profile, []byte{0x1f, 0x8b}) { // gzip, as pprof has it
 		t.Errorf("CPUProfile = %d bytes, %v, want a profile", len(profile), err)
 	}
+}
+
+// directory is an Upstream.
+type directory map[string]error
+
+func (d directory) Canonical(_ context.Context, login string) (string, error) {
+	if err, found := d[login]; found {
+		return login, err
+	}
+	return "", auth.ErrNoAccount
+}
+
+// A user of the upstream gets an account with the first app password; nobody else does, and an outage is not a refusal.
+func TestUpstreamAccounts(t *testing.T) {
+	r := newRig(t)
+	r.service.Upstream = directory{"alice": nil, "twin": auth.ErrAmbiguous, "sick": errors.New("ldap.example.org is gone")}
+	for i, tt := range []struct{ login, code, message string }{
+		{"ALICE", "", ""},
+		{"alice", "", ""}, // the account is there already
+		{"nobody", "no_account", "upstream directory"},
+		{"twin", "ambiguous", "several entries"},
+		{"sick", "unavailable", "upstream directory"},
+	} {
+		_, err := r.client.Create(t.Context(), tt.login, NewAppPassword{Label: fmt.Sprint("of ", i)})
+		if tt.code == "" {
+			if err != nil {
+				t.Errorf("Create(%s) = %v", tt.login, err)
+			}
+			continue
+		}
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Code != tt.code || refused.Hint == "" || !strings.Contains(refused.Message, tt.message) || strings.Contains(fmt.Sprint(refused), "example.org") {
+			t.Errorf("Create(%s) = %v, want %s: %q without the cause", tt.login, err, tt.code, tt.message)
+		}
+	}
+	if len(r.store.accounts) != 1 || r.store.accounts[0].Login != "alice" {
+		t.Errorf("accounts = %+v, want alice's", r.store.accounts)
+	}
+	if !strings.Contains(r.log.String(), "ldap.example.org is gone") {
+		t.Errorf("the log has no cause:\n%s", r.log)
+	}
+}
+
+func TestGroupsAndReaders(t *testing.T) {
+	r, ctx := newRig(t), t.Context()
+	for _, n := range []NewAccount{{Login: "alice", Aliases: []string{"al"}}, {Login: "bob"}, {Login: "Wiki", Kind: "reader", DisplayName: "The wiki"}} {
+		a, err := r.client.AddAccount(ctx, n)
+		if err != nil || a.Kind != stdcmp.Or(n.Kind, "person") || a.Groups == nil {
+			t.Fatalf("AddAccount(%q) = %+v, %v", n.Login, a, err)
+		}
+	}
+	for kind, want := range map[string]string{"": "alice bob", "person": "alice bob", "reader": "wiki"} {
+		page, err := r.client.Accounts(ctx, kind, "", 0)
+		var got []string
+		for _, a := range page.Accounts {
+			got = append(got, a.Login)
+		}
+		if strings.Join(got, " ") != want || err != nil {
+			t.Errorf("Accounts(%q) = %q, %v, want %q", kind, got, err, want)
+		}
+	}
+	g, err := r.client.AddGroup(ctx, NewGroup{Name: "Wiki-Users", DisplayName: " Users ", Attributes: map[string][]string{"gidNumber": {"7"}, "x": {}}})
+	if err != nil || g.Name != "wiki-users" || g.DisplayName != "Users" || !cmp.Equal(g.Attributes, map[string][]string{"gidNumber": {"7"}}) || g.Members == nil {
+		t.Errorf("AddGroup = %+v, %v, want it normalised", g, err)
+	}
+	if g, err = r.client.PatchGroup(ctx, "WIKI-users", GroupPatch{AddMembers: []string{"Alice", "bob", "ALICE"}}); err != nil || !cmp.Equal(g.Members, []string{"alice", "bob"}) {
+		t.Errorf("PatchGroup = %+v, %v, want each once", g, err)
+	}
+	name := " New "
+	if g, err = r.client.PatchGroup(ctx, "wiki-users", GroupPatch{DisplayName: &name, RemoveMembers: []string{"bob"}}); err != nil || g.DisplayName != "New" || g.MemberCount != 1 {
+		t.Errorf("PatchGroup = %+v, %v", g, err)
+	}
+	for _, other := range []string{"a", "b"} {
+		if _, err := r.client.AddGroup(ctx, NewGroup{Name: other}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all []string
+	for after := ""; ; {
+		page, err := r.client.Groups(ctx, after, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range page.Groups {
+			all = append(all, g.Name)
+			if g.Members != nil {
+				t.Errorf("a list of groups has the members of %s", g.Name)
+			}
+		}
+		if after = page.Next; after == "" {
+			break
+		}
+	}
+	if d := cmp.Diff([]string{"a", "b", "wiki-users"}, all); d != "" {
+		t.Errorf("Groups (-want +got):\n%s", d)
+	}
+
+	many := make([]string, maxMembers+1)
+	for i := range many {
+		many[i] = fmt.Sprint("u", i)
+	}
+	patch := func(p GroupPatch) func() error {
+		return func() error { _, err := r.client.PatchGroup(ctx, "wiki-users", p); return err }
+	}
+	add := func(n NewGroup) func() error {
+		return func() error { _, err := r.client.AddGroup(ctx, n); return err }
+	}
+	set := func(p AccountPatch) func() error {
+		return func() error { _, err := r.client.PatchAccount(ctx, "alice", p); return err }
+	}
+	bad := "a\nb"
+	for name, tc := range map[string]struct {
+		do   func() error
+		want string
+	}{
+		"group with a space":         {add(NewGroup{Name: "a b"}), "400 bad_group"},
+		"group without a name":       {add(NewGroup{}), "400 bad_group"},
+		"group that is there":        {add(NewGroup{Name: "A"}), "409 group_taken"},
+		"group on two lines":         {add(NewGroup{Name: "c", DisplayName: bad}), "400 bad_text"},
+		"group with a password":      {add(NewGroup{Name: "c", Attributes: map[string][]string{"userPassword": {"x"}}}), "400 bad_attribute"},
+		"one attribute twice":        {add(NewGroup{Name: "c", Attributes: map[string][]string{"mail": {"x"}, "MAIL": {"y"}}}), "400 bad_attribute"},
+		"no group":                   {func() error { _, err := r.client.Group(ctx, "nothing"); return err }, "404 no_group"},
+		"no group to delete":         {func() error { return r.client.DeleteGroup(ctx, "nothing") }, "404 no_group"},
+		"bad name of a group":        {func() error { return r.client.DeleteGroup(ctx, "a b") }, "400 bad_group"},
+		"unknown member":             {patch(GroupPatch{AddMembers: []string{"nobody"}}), "404 no_account"},
+		"reader as a member":         {patch(GroupPatch{AddMembers: []string{"wiki"}}), "409 not_person"},
+		"member with a space":        {patch(GroupPatch{AddMembers: []string{"a b"}}), "400 bad_login"},
+		"too many members":           {patch(GroupPatch{AddMembers: many}), "400 too_many"},
+		"group name on two lines":    {patch(GroupPatch{DisplayName: &bad}), "400 bad_text"},
+		"password of a group":        {patch(GroupPatch{Attributes: map[string][]string{"authPassword": {"x"}}}), "400 bad_attribute"},
+		"kind":                       {func() error { _, err := r.client.AddAccount(ctx, NewAccount{Login: "x", Kind: "robot"}); return err }, "400 bad_kind"},
+		"list of a kind":             {func() error { _, err := r.client.Accounts(ctx, "robot", "", 0); return err }, "400 bad_kind"},
+		"person deleted as a reader": {func() error { return r.client.DeleteAccount(ctx, "alice", "reader") }, "404 not_found"},
+		"reader deleted as a person": {func() error { return r.client.DeleteAccount(ctx, "wiki", "person") }, "404 not_found"},
+		"password of an account":     {set(AccountPatch{Attributes: map[string][]string{"userPassword": {"x"}}}), "400 bad_attribute"},
+		"empty value":                {set(AccountPatch{Attributes: map[string][]string{"mail": {"a", ""}}}), "400 bad_attribute"},
+		"quota":                      {set(AccountPatch{Userdb: map[string]string{"quota": "much"}}), "400 bad_userdb"},
+		"name on two lines":          {set(AccountPatch{DisplayName: &bad}), "400 bad_text"},
+		"alias with a space":         {set(AccountPatch{AddAliases: []string{"a b"}}), "400 bad_login"},
+		"many attributes":            {set(AccountPatch{Attributes: manyAttributes(maxEntries + 1)}), "400 too_many"},
+	} {
+		if err := tc.do(); code(err) != tc.want {
+			t.Errorf("%s: %v, want %s", name, err, tc.want)
+		}
+	}
+	r.store.mu.Lock()
+	r.store.accounts[0].Attributes = manyAttributes(maxEntries)
+	before := len(r.store.changes)
+	r.store.mu.Unlock()
+	if err := set(AccountPatch{Attributes: map[string][]string{"one": {"more"}}})(); code(err) != "400 too_many" {
+		t.Errorf("PatchAccount beyond the bound = %v, want too_many", err)
+	}
+	if err := set(AccountPatch{Attributes: map[string][]string{"A1": {"other"}}, Userdb: map[string]string{"quota": ""}})(); err != nil {
+		t.Errorf("PatchAccount of one that is there = %v, want nil", err)
+	}
+	if n := len(r.store.changes) - before; n != 1 {
+		t.Errorf("the store was asked for %d changes, want 1", n)
+	}
+	for _, name := range []string{"wiki-users", "a"} {
+		if err := r.client.DeleteGroup(ctx, name); err != nil {
+			t.Errorf("DeleteGroup(%q) = %v, want nil", name, err)
+		}
+	}
+	if err := r.client.DeleteAccount(ctx, "wiki", "reader"); err != nil {
+		t.Errorf("DeleteAccount of a reader = %v, want nil", err)
+	}
+}
+
+func manyAttributes(n int) map[string][]string {
+	m := map[string][]string{}
+	for i := range n {
+		m[fmt.Sprint("a", i)] = []string{"x"}
+	}
+	return m
 }

@@ -121,9 +121,9 @@ func (c *Client) AddAccount(ctx context.Context, n NewAccount) (Account, error) 
 	return ask[Account](ctx, c, "POST", "/v1/accounts", nil, n)
 }
 
-// Accounts asks for a page of accounts; limit 0 leaves its size to the daemon.
-func (c *Client) Accounts(ctx context.Context, after string, limit int) (Accounts, error) {
-	return ask[Accounts](ctx, c, "GET", "/v1/accounts", url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}, nil)
+// Accounts asks for a page of accounts of a kind, or of people if it is empty; limit 0 leaves its size to the daemon.
+func (c *Client) Accounts(ctx context.Context, kind, after string, limit int) (Accounts, error) {
+	return ask[Accounts](ctx, c, "GET", "/v1/accounts", url.Values{"kind": {kind}, "after": {after}, "limit": {strconv.Itoa(limit)}}, nil)
 }
 
 // Account asks for one account, by login or alias.
@@ -136,9 +136,34 @@ func (c *Client) PatchAccount(ctx context.Context, login string, p AccountPatch)
 	return ask[Account](ctx, c, "PATCH", "/v1/account", url.Values{"login": {login}}, p)
 }
 
-// DeleteAccount deletes an account with its app passwords.
-func (c *Client) DeleteAccount(ctx context.Context, login string) error {
-	return c.call(ctx, "DELETE", "/v1/account", url.Values{"login": {login}}, nil, nil)
+// DeleteAccount deletes an account with its app passwords. With a kind, it refuses an account of the other one.
+func (c *Client) DeleteAccount(ctx context.Context, login, kind string) error {
+	return c.call(ctx, "DELETE", "/v1/account", url.Values{"login": {login}, "kind": {kind}}, nil, nil)
+}
+
+// AddGroup adds a group without members.
+func (c *Client) AddGroup(ctx context.Context, n NewGroup) (Group, error) {
+	return ask[Group](ctx, c, "POST", "/v1/groups", nil, n)
+}
+
+// Groups asks for a page of groups, without their members; limit 0 leaves its size to the daemon.
+func (c *Client) Groups(ctx context.Context, after string, limit int) (Groups, error) {
+	return ask[Groups](ctx, c, "GET", "/v1/groups", url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}, nil)
+}
+
+// Group asks for one group with its members.
+func (c *Client) Group(ctx context.Context, name string) (Group, error) {
+	return ask[Group](ctx, c, "GET", "/v1/group", url.Values{"name": {name}}, nil)
+}
+
+// PatchGroup changes a group.
+func (c *Client) PatchGroup(ctx context.Context, name string, p GroupPatch) (Group, error) {
+	return ask[Group](ctx, c, "PATCH", "/v1/group", url.Values{"name": {name}}, p)
+}
+
+// DeleteGroup deletes a group; its members stay.
+func (c *Client) DeleteGroup(ctx context.Context, name string) error {
+	return c.call(ctx, "DELETE", "/v1/group", url.Values{"name": {name}}, nil, nil)
 }
 
 // AppPasswords asks for those of an account, with tombstones if all is set.

@@ -3,6 +3,8 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +17,8 @@ import (
 type memory struct {
 	mu       sync.Mutex
 	accounts []auth.Account
+	groups   []auth.Group
+	changes  []auth.AccountChange
 	rows     []row
 	raceTag  int   // how often AddAppPassword says that the tag was taken meanwhile
 	err      error // of every call, if set
@@ -56,7 +60,7 @@ func (m *memory) AddAccount(_ context.Context, n auth.NewAccount, by string) (au
 	if m.err != nil {
 		return auth.Account{}, m.err
 	}
-	a := auth.Account{ID: int64(len(m.accounts) + 1), Login: n.Login, Aliases: n.Aliases, DisplayName: n.DisplayName,
+	a := auth.Account{ID: int64(len(m.accounts) + 1), Kind: n.Kind, Login: n.Login, Aliases: n.Aliases, DisplayName: n.DisplayName,
 		Enabled: true, Attributes: n.Attributes, Userdb: n.Userdb}
 	m.accounts = append(m.accounts, a)
 	return a, nil
@@ -71,24 +75,106 @@ func (m *memory) Account(_ context.Context, login string) (auth.Account, error) 
 	return *a, nil
 }
 
-func (m *memory) Accounts(_ context.Context, after string, limit int) ([]auth.Account, error) {
+func (m *memory) Accounts(_ context.Context, kind auth.Kind, after string, limit int) ([]auth.Account, error) {
 	defer m.enter("")()
 	var out []auth.Account
 	for _, a := range slices.SortedFunc(slices.Values(m.accounts), func(a, b auth.Account) int { return cmp.Compare(a.Login, b.Login) }) {
-		if a.Login > after && len(out) < limit {
+		if a.Kind == kind && a.Login > after && len(out) < limit {
 			out = append(out, a)
 		}
 	}
 	return out, m.err
 }
 
-func (m *memory) SetAccountEnabled(_ context.Context, login string, enabled bool, by string) error {
+func (m *memory) ChangeAccount(_ context.Context, login string, c auth.AccountChange, by string) (auth.Account, error) {
 	defer m.enter(by)()
 	a, err := m.find(login)
-	if err == nil {
-		a.Enabled = enabled
+	if err != nil {
+		return auth.Account{}, err
 	}
-	return err
+	m.changes = append(m.changes, c)
+	if c.Enabled != nil {
+		a.Enabled = *c.Enabled
+	}
+	if c.DisplayName != nil {
+		a.DisplayName = *c.DisplayName
+	}
+	return *a, nil
+}
+
+func (m *memory) group(name string) (*auth.Group, error) {
+	if m.err != nil {
+		return nil, m.err
+	}
+	for i := range m.groups {
+		if m.groups[i].Name == name {
+			return &m.groups[i], nil
+		}
+	}
+	return nil, auth.ErrNoGroup
+}
+
+func (m *memory) AddGroup(_ context.Context, n auth.NewGroup, by string) (auth.Group, error) {
+	defer m.enter(by)()
+	if _, err := m.group(n.Name); err == nil {
+		return auth.Group{}, auth.ErrGroupTaken
+	}
+	g := auth.Group{Name: n.Name, DisplayName: n.DisplayName, Attributes: n.Attributes}
+	m.groups = append(m.groups, g)
+	return g, m.err
+}
+
+func (m *memory) Group(_ context.Context, name string) (auth.Group, error) {
+	defer m.enter("")()
+	g, err := m.group(name)
+	if err != nil {
+		return auth.Group{}, err
+	}
+	return *g, nil
+}
+
+func (m *memory) Groups(_ context.Context, after string, limit int) ([]auth.Group, error) {
+	defer m.enter("")()
+	var out []auth.Group
+	for _, g := range slices.SortedFunc(slices.Values(m.groups), func(a, b auth.Group) int { return cmp.Compare(a.Name, b.Name) }) {
+		if g.Name > after && len(out) < limit {
+			out = append(out, g)
+		}
+	}
+	return out, m.err
+}
+
+func (m *memory) ChangeGroup(_ context.Context, name string, c auth.GroupChange, by string) (auth.Group, error) {
+	defer m.enter(by)()
+	g, err := m.group(name)
+	if err != nil {
+		return auth.Group{}, err
+	}
+	for _, login := range append(slices.Clone(c.AddMembers), c.RemoveMembers...) {
+		a, err := m.find(login)
+		switch {
+		case err != nil:
+			return auth.Group{}, err
+		case a.Kind == auth.Reader:
+			return auth.Group{}, auth.ErrNotPerson
+		}
+	}
+	g.Members = slices.DeleteFunc(append(g.Members, c.AddMembers...), func(l string) bool { return slices.Contains(c.RemoveMembers, l) })
+	g.MemberCount = len(g.Members)
+	if c.DisplayName != nil {
+		g.DisplayName = *c.DisplayName
+	}
+	maps.Copy(g.Attributes, c.Attributes)
+	return *g, nil
+}
+
+func (m *memory) DeleteGroup(_ context.Context, name, by string) error {
+	defer m.enter(by)()
+	if _, err := m.group(name); err != nil {
+		return err
+	}
+	m.groups = slices.DeleteFunc(m.groups, func(g auth.Group) bool { return g.Name == name })
+	return nil
 }
 
 func (m *memory) DeleteAccount(_ context.Context, login, by string) error {
@@ -119,6 +205,10 @@ func (m *memory) Tags(_ context.Context, login string) ([]auth.Tag, error) {
 func (m *memory) AddAppPassword(_ context.Context, n auth.NewAppPassword) (auth.AppPassword, error) {
 	defer m.enter(n.CreatedBy)()
 	a, err := m.find(n.Login)
+	if n.MakeAccount && errors.Is(err, auth.ErrNoAccount) {
+		m.accounts = append(m.accounts, auth.Account{ID: int64(len(m.accounts) + 1), Login: n.Login, Enabled: true})
+		a, err = m.find(n.Login)
+	}
 	if err != nil {
 		return auth.AppPassword{}, err
 	}

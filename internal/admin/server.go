@@ -48,6 +48,11 @@ func NewServer(service func() *Service, status func(context.Context) Status, log
 	mux.HandleFunc("GET /v1/account", s.getAccount)
 	mux.HandleFunc("PATCH /v1/account", s.patchAccount)
 	mux.HandleFunc("DELETE /v1/account", s.deleteAccount)
+	mux.HandleFunc("GET /v1/groups", s.getGroups)
+	mux.HandleFunc("POST /v1/groups", s.postGroup)
+	mux.HandleFunc("GET /v1/group", s.getGroup)
+	mux.HandleFunc("PATCH /v1/group", s.patchGroup)
+	mux.HandleFunc("DELETE /v1/group", s.deleteGroup)
 	mux.HandleFunc("GET /v1/app-passwords", s.getAppPasswords)
 	mux.HandleFunc("POST /v1/app-passwords", s.postAppPassword)
 	mux.HandleFunc("PATCH /v1/app-password", s.patchAppPassword)
@@ -151,6 +156,11 @@ var sentinels = []struct {
 	{auth.ErrLabelTaken, 409, ProblemDetail{"label_taken", "the account already has an app password with this label", "choose another label, or revoke the old one first"}},
 	{auth.ErrLimit, 409, ProblemDetail{"limit", "the account has as many app passwords as it may", "revoke one that is not used any more; valetkey list LOGIN shows when each was used"}},
 	{auth.ErrRevoked, 409, ProblemDetail{"revoked", "the app password is revoked", "create a new one"}},
+	{auth.ErrNoGroup, 404, ProblemDetail{"no_group", "no such group", "valetkey group list shows them; valetkey group add NAME adds one"}},
+	{auth.ErrGroupTaken, 409, ProblemDetail{"group_taken", "there is a group of this name already", "valetkey group show NAME shows it"}},
+	{auth.ErrGroupLimit, 409, ProblemDetail{"group_limit", fmt.Sprintf("a group has at most %d members, and a person is in at most %d groups", auth.MaxGroupMembers, auth.MaxGroups),
+		"what everybody may use needs no group"}},
+	{auth.ErrNotPerson, 409, ProblemDetail{"not_person", "a reader cannot be in a group", "valetkey reader list shows the readers"}},
 	{auth.ErrOverloaded, 503, ProblemDetail{"overloaded", "the daemon is too busy", "try again"}},
 }
 
@@ -158,7 +168,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *Fault
 	if errors.As(err, &f) {
 		status := http.StatusBadRequest
-		if f.Code == "not_found" {
+		if f.Code == "not_found" || f.Code == "no_account" {
 			status = http.StatusNotFound
 		}
 		reply(w, status, Problem{ProblemDetail{f.Code, f.Message, f.Hint}})
@@ -172,9 +182,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	// The cause stays in the daemon's log: it may name hosts and SQL.
 	s.log.Warn("admin: request failed", "call", r.Method+" "+r.URL.Path, "err", err)
-	reply(w, http.StatusServiceUnavailable, Problem{ProblemDetail{
-		"unavailable", "the database could not be asked", "valetkey status says how it is; valetkeyd's log has the cause",
-	}})
+	detail := ProblemDetail{"unavailable", "the database could not be asked", "valetkey status says how it is; valetkeyd's log has the cause"}
+	if u := (*Unavailable)(nil); errors.As(err, &u) {
+		detail.Message, detail.Hint = u.Message, "try again; valetkeyd's log has the cause"
+	}
+	reply(w, http.StatusServiceUnavailable, Problem{detail})
 }
 
 func reply(w http.ResponseWriter, status int, body any) {
@@ -236,7 +248,9 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
 func (s *Server) getAccounts(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	limit, _ := strconv.Atoi(q.Get("limit"))
-	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.Accounts(r.Context(), q.Get("after"), limit) })
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		return v.Accounts(r.Context(), q.Get("kind"), q.Get("after"), limit)
+	})
 }
 
 func (s *Server) postAccount(w http.ResponseWriter, r *http.Request) {
@@ -265,7 +279,44 @@ func (s *Server) patchAccount(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) {
 	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
-		return nil, v.DeleteAccount(r.Context(), r.URL.Query().Get("login"), actor(r))
+		q := r.URL.Query()
+		return nil, v.DeleteAccount(r.Context(), q.Get("login"), q.Get("kind"), actor(r))
+	})
+}
+
+func (s *Server) getGroups(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit, _ := strconv.Atoi(q.Get("limit"))
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.Groups(r.Context(), q.Get("after"), limit) })
+}
+
+func (s *Server) postGroup(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusCreated, func(v *Service) (any, error) {
+		n, err := read[NewGroup](r)
+		if err != nil {
+			return nil, err
+		}
+		return v.AddGroup(r.Context(), n, actor(r))
+	})
+}
+
+func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.Group(r.Context(), r.URL.Query().Get("name")) })
+}
+
+func (s *Server) patchGroup(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		p, err := read[GroupPatch](r)
+		if err != nil {
+			return nil, err
+		}
+		return v.PatchGroup(r.Context(), r.URL.Query().Get("name"), p, actor(r))
+	})
+}
+
+func (s *Server) deleteGroup(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		return nil, v.DeleteGroup(r.Context(), r.URL.Query().Get("name"), actor(r))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -22,15 +23,28 @@ import (
 type Store interface {
 	AddAccount(ctx context.Context, n auth.NewAccount, by string) (auth.Account, error)
 	Account(ctx context.Context, login string) (auth.Account, error)
-	Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error)
-	SetAccountEnabled(ctx context.Context, login string, enabled bool, by string) error
+	Accounts(ctx context.Context, kind auth.Kind, after string, limit int) ([]auth.Account, error)
+	ChangeAccount(ctx context.Context, login string, c auth.AccountChange, by string) (auth.Account, error)
 	DeleteAccount(ctx context.Context, login, by string) error
+
+	AddGroup(ctx context.Context, n auth.NewGroup, by string) (auth.Group, error)
+	Group(ctx context.Context, name string) (auth.Group, error)
+	Groups(ctx context.Context, after string, limit int) ([]auth.Group, error)
+	ChangeGroup(ctx context.Context, name string, c auth.GroupChange, by string) (auth.Group, error)
+	DeleteGroup(ctx context.Context, name, by string) error
 
 	Tags(ctx context.Context, login string) ([]auth.Tag, error)
 	AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth.AppPassword, error)
 	AppPasswords(ctx context.Context, login string, all bool) ([]auth.AppPassword, error)
 	RenameAppPassword(ctx context.Context, login, key, label, newKey, by string) error
 	RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
+}
+
+// Upstream is a directory whose users may have app passwords although they have no account yet.
+type Upstream interface {
+	// Canonical returns the login under which the account is to be kept, normalised. [auth.ErrNoAccount] and
+	// [auth.ErrAmbiguous] are clear answers; any other error means that it is not known.
+	Canonical(ctx context.Context, login string) (string, error)
 }
 
 // Service does what an admin asks for.
@@ -41,6 +55,8 @@ type Service struct {
 	Length int             // letters of a new secret
 	Limit  int             // live app passwords per account
 	Now    func() time.Time
+
+	Upstream Upstream // nil: none
 }
 
 // Fault is a request that cannot be carried out as it is: the caller's doing, with a cure.
@@ -53,6 +69,15 @@ type Fault struct {
 // Error is the message.
 func (f *Fault) Error() string { return f.Message }
 
+// Unavailable is a request that cannot be carried out now. The cause is for the log.
+type Unavailable struct {
+	Message string
+	Cause   error
+}
+
+// Error has the cause.
+func (u *Unavailable) Error() string { return u.Message + ": " + u.Cause.Error() }
+
 func fault(code, hint, format string, args ...any) error {
 	return &Fault{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
@@ -61,6 +86,7 @@ func fault(code, hint, format string, args ...any) error {
 const (
 	maxText     = 256 // characters of a display name, an attribute's value, a reason
 	maxEntries  = 64  // aliases, networks, attributes, values
+	maxMembers  = 500 // who come or go in one call
 	maxServices = 32
 	maxPage     = 1000
 	drawAttempt = 1000 // secrets drawn before giving up: 65,536 tags, at most 1,000 live rows
@@ -96,63 +122,130 @@ func printable(what, s string) error {
 
 // AddAccount adds an account. A login or alias that is taken is [auth.ErrLoginTaken].
 func (s *Service) AddAccount(ctx context.Context, n NewAccount, by string) (Account, error) {
-	add := auth.NewAccount{DisplayName: strings.TrimSpace(n.DisplayName), Attributes: map[string][]string{}, Userdb: map[string]string{}}
+	add := auth.NewAccount{Attributes: map[string][]string{}, Userdb: map[string]string{}}
 	var err error
+	if add.Kind, err = kind(n.Kind); err != nil {
+		return Account{}, err
+	}
 	if add.Login, err = login(n.Login); err != nil {
 		return Account{}, err
 	}
-	if len(n.Aliases) > maxEntries || len(n.Attributes) > maxEntries || len(n.Userdb) > maxEntries {
-		return Account{}, fault("too_many", "", "an account has at most %d aliases, attributes and userdb fields each", maxEntries)
+	aliases, err := logins(n.Aliases)
+	if err != nil {
+		return Account{}, err
 	}
-	for _, alias := range n.Aliases {
-		a, err := login(alias)
-		if err != nil {
-			return Account{}, err
-		}
-		if a != add.Login && !slices.Contains(add.Aliases, a) {
-			add.Aliases = append(add.Aliases, a)
-		}
-	}
-	if err := printable("the display name", add.DisplayName); err != nil {
+	add.Aliases = slices.DeleteFunc(aliases, func(a string) bool { return a == add.Login })
+	if add.DisplayName, err = displayName(n.DisplayName); err != nil {
 		return Account{}, err
 	}
 	for name, values := range n.Attributes {
-		if !attributeName(name) {
-			return Account{}, fault("bad_attribute", "letters, digits and hyphens; nothing that holds a password", "%q is not an attribute that an account may have", clip(name))
-		}
-		if len(values) > maxEntries {
-			return Account{}, fault("too_many", "", "attribute %s has more than %d values", name, maxEntries)
-		}
-		for _, v := range values {
-			if v == "" {
-				return Account{}, fault("bad_attribute", "", "attribute %s has an empty value", name)
-			}
-			if err := printable("a value of "+name, v); err != nil {
-				return Account{}, err
-			}
-		}
 		if len(values) > 0 {
 			add.Attributes[name] = values
 		}
 	}
-	for name, v := range n.Userdb {
-		if !attributeName(name) {
-			return Account{}, fault("bad_userdb", "letters, digits, hyphens and underscores", "%q is not a userdb field", clip(name))
-		}
-		if err := printable("userdb field "+name, v); err != nil {
-			return Account{}, err
-		}
-		// Every peer is given it, each in a form of its own, and an odd one keeps the user out of Dovecot.
-		if name == "quota" && !size.MatchString(v) {
-			return Account{}, fault("bad_userdb", "digits, and K, M, G or T behind them unless they are bytes: quota=5G", "%q is not a size", clip(v))
-		}
-		add.Userdb[name] = v
+	if err := checkAttributes(add.Attributes); err != nil {
+		return Account{}, err
 	}
+	if err := checkUserdb(n.Userdb, false); err != nil {
+		return Account{}, err
+	}
+	maps.Copy(add.Userdb, n.Userdb)
 	a, err := s.Store.AddAccount(ctx, add, by)
 	if err != nil {
 		return Account{}, err
 	}
 	return accountView(a), nil
+}
+
+// kind reads an account's kind. Empty is a person.
+func kind(text string) (auth.Kind, error) {
+	switch text {
+	case "", KindPerson:
+		return auth.Person, nil
+	case KindReader:
+		return auth.Reader, nil
+	}
+	return 0, fault("bad_kind", "", "%q is not a kind of account: write %s or %s", clip(text), KindPerson, KindReader)
+}
+
+// logins normalises some logins and returns each once.
+func logins(names []string) ([]string, error) {
+	if len(names) > maxEntries {
+		return nil, fault("too_many", "", "at most %d logins can be given at a time", maxEntries)
+	}
+	var out []string
+	for _, name := range names {
+		l, err := login(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, l) {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+func displayName(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	return text, printable("the display name", text)
+}
+
+func checkAttributes(attributes map[string][]string) error {
+	if len(attributes) > maxEntries {
+		return fault("too_many", "", "at most %d attributes are allowed", maxEntries)
+	}
+	seen := map[string]string{}
+	for name, values := range attributes {
+		if !attributeName(name) {
+			return fault("bad_attribute", "letters, digits and hyphens; nothing that holds a password", "%q is not an attribute that an entry may have", clip(name))
+		}
+		folded := strings.ToLower(name)
+		if other, twice := seen[folded]; twice {
+			return fault("bad_attribute", "case does not matter in the names of attributes", "%s and %s are the same attribute", min(name, other), max(name, other))
+		}
+		seen[folded] = name
+		if len(values) > maxEntries {
+			return fault("too_many", "", "attribute %s has more than %d values", name, maxEntries)
+		}
+		for _, v := range values {
+			if v == "" {
+				return fault("bad_attribute", "", "attribute %s has an empty value", name)
+			}
+			if err := printable("a value of "+name, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkUserdb checks fields. Where a change takes the empty ones away, they have no value to be checked.
+func checkUserdb(fields map[string]string, emptyGoes bool) error {
+	if len(fields) > maxEntries {
+		return fault("too_many", "", "at most %d userdb fields are allowed", maxEntries)
+	}
+	for name, v := range fields {
+		if !attributeName(name) {
+			return fault("bad_userdb", "letters, digits, hyphens and underscores", "%q is not a userdb field", clip(name))
+		}
+		if err := printable("userdb field "+name, v); err != nil {
+			return err
+		}
+		// Every peer is given it, each in a form of its own, and an odd one keeps the user out of Dovecot.
+		if name == "quota" && (v != "" || !emptyGoes) && !size.MatchString(v) {
+			return fault("bad_userdb", "digits, and K, M, G or T behind them unless they are bytes: quota=5G", "%q is not a size", clip(v))
+		}
+	}
+	return nil
+}
+
+// checkSize holds an account to the bounds that a change by itself cannot show.
+func checkSize(aliases, attributes, fields int) error {
+	if aliases > maxEntries || attributes > maxEntries || fields > maxEntries {
+		return fault("too_many", "", "an account has at most %d aliases, attributes and userdb fields each", maxEntries)
+	}
+	return nil
 }
 
 // attributeName accepts RFC 4512 keystrings and underscores, and refuses what directories keep passwords in.
@@ -186,12 +279,16 @@ func (s *Service) Account(ctx context.Context, name string) (Account, error) {
 	return accountView(a), nil
 }
 
-// Accounts returns a page of accounts whose login sorts after the given one; limit 0 means the largest page.
-func (s *Service) Accounts(ctx context.Context, after string, limit int) (Accounts, error) {
+// Accounts returns a page of accounts of one kind whose login sorts after the given one; limit 0 means the largest page.
+func (s *Service) Accounts(ctx context.Context, kindName, after string, limit int) (Accounts, error) {
+	k, err := kind(kindName)
+	if err != nil {
+		return Accounts{}, err
+	}
 	if limit <= 0 || limit > maxPage {
 		limit = maxPage
 	}
-	found, err := s.Store.Accounts(ctx, after, limit)
+	found, err := s.Store.Accounts(ctx, k, after, limit)
 	if err != nil {
 		return Accounts{}, err
 	}
@@ -205,30 +302,85 @@ func (s *Service) Accounts(ctx context.Context, after string, limit int) (Accoun
 	return page, nil
 }
 
-// PatchAccount changes an account and returns what it is now.
+// PatchAccount changes an account, all or nothing, and returns what it is now.
 func (s *Service) PatchAccount(ctx context.Context, name string, p AccountPatch, by string) (Account, error) {
 	l, err := login(name)
 	if err != nil {
 		return Account{}, err
 	}
-	if p.Enabled != nil {
-		if err := s.Store.SetAccountEnabled(ctx, l, *p.Enabled, by); err != nil {
+	c := auth.AccountChange{Enabled: p.Enabled, Attributes: p.Attributes, Userdb: p.Userdb}
+	if p.DisplayName != nil {
+		text, err := displayName(*p.DisplayName)
+		if err != nil {
+			return Account{}, err
+		}
+		c.DisplayName = &text
+	}
+	if err := checkAttributes(c.Attributes); err != nil {
+		return Account{}, err
+	}
+	if err := checkUserdb(c.Userdb, true); err != nil {
+		return Account{}, err
+	}
+	if c.AddAliases, err = logins(p.AddAliases); err != nil {
+		return Account{}, err
+	}
+	if c.RemoveAliases, err = logins(p.RemoveAliases); err != nil {
+		return Account{}, err
+	}
+	if len(c.AddAliases)+len(c.Attributes)+len(c.Userdb) > 0 {
+		// Two admins at once may go beyond; the database has bounds of its own.
+		a, err := s.Store.Account(ctx, l)
+		if err != nil {
+			return Account{}, err
+		}
+		if err := checkSize(added(a.Aliases, c.AddAliases), added(slices.Collect(maps.Keys(a.Attributes)), slices.Collect(maps.Keys(c.Attributes))),
+			added(slices.Collect(maps.Keys(a.Userdb)), slices.Collect(maps.Keys(c.Userdb)))); err != nil {
 			return Account{}, err
 		}
 	}
-	return s.Account(ctx, name)
+	a, err := s.Store.ChangeAccount(ctx, l, c, by)
+	if err != nil {
+		return Account{}, err
+	}
+	return accountView(a), nil
 }
 
-// DeleteAccount deletes an account with its app passwords.
-func (s *Service) DeleteAccount(ctx context.Context, name, by string) error {
+// added returns how many there would be with the new ones.
+func added(old, more []string) int {
+	n := len(old)
+	for _, m := range more {
+		if !slices.ContainsFunc(old, func(o string) bool { return strings.EqualFold(o, m) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// DeleteAccount deletes an account with its app passwords. With a kind, an account of the other one is as unknown.
+func (s *Service) DeleteAccount(ctx context.Context, name, kindName, by string) error {
 	l, err := login(name)
 	if err != nil {
 		return err
 	}
+	if kindName != "" {
+		want, err := kind(kindName)
+		if err != nil {
+			return err
+		}
+		a, err := s.Store.Account(ctx, l)
+		if err != nil {
+			return err
+		}
+		if a.Kind != want {
+			return fault("not_found", "valetkey account show LOGIN says what it is", "%s is not a %s", clip(l), kindName)
+		}
+	}
 	return s.Store.DeleteAccount(ctx, l, by)
 }
 
-// Create issues an app password. The secret is in the answer and nowhere else.
+// Create issues an app password. The secret is in the answer and nowhere else. For a user of the upstream who has no account
+// yet, it makes the account too.
 func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by string) (Created, error) {
 	l, err := login(name)
 	if err != nil {
@@ -276,8 +428,15 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 	// The account's tags are known before a secret is drawn, so that no two of its rows share one and a login costs at most
 	// one slow hash. The store checks again, in the transaction, against one that was issued meanwhile.
 	for range 5 {
-		taken, err := s.Store.Tags(ctx, l)
-		if err != nil {
+		taken, err := s.Store.Tags(ctx, add.Login)
+		if errors.Is(err, auth.ErrNoAccount) && s.Upstream != nil && !add.MakeAccount {
+			if add.Login, err = s.known(ctx, l); err != nil {
+				return Created{}, err
+			}
+			add.MakeAccount = true
+			taken, err = s.Store.Tags(ctx, add.Login)
+		}
+		if err != nil && !(add.MakeAccount && errors.Is(err, auth.ErrNoAccount)) {
 			return Created{}, err
 		}
 		text, tag, err := s.draw(taken)
@@ -289,7 +448,7 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 			return Created{}, err
 		}
 		p, err := s.Store.AddAppPassword(ctx, add)
-		if errors.Is(err, auth.ErrTagTaken) {
+		if errors.Is(err, auth.ErrTagTaken) || add.MakeAccount && errors.Is(err, auth.ErrLoginTaken) { // somebody was faster
 			continue
 		}
 		if err != nil {
@@ -298,6 +457,21 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 		return Created{AppPassword: appPasswordView(p), Secret: secret.Format(text)}, nil
 	}
 	return Created{}, fmt.Errorf("issuing an app password: %w again and again", auth.ErrTagTaken)
+}
+
+// known asks the upstream for the user with this login.
+func (s *Service) known(ctx context.Context, login string) (string, error) {
+	canonical, err := s.Upstream.Canonical(ctx, login)
+	switch {
+	case errors.Is(err, auth.ErrNoAccount):
+		return "", fault("no_account", "the login must be the value of login_attribute in one entry that user_filter matches; valetkey account add LOGIN adds an account that the directory does not have",
+			"neither an account nor a user of the upstream directory is named %q", clip(login))
+	case errors.Is(err, auth.ErrAmbiguous):
+		return "", fault("ambiguous", "give each of them a login of its own, or narrow user_filter or bases", "several entries of the upstream directory have the login %q", clip(login))
+	case err != nil:
+		return "", &Unavailable{Message: "the upstream directory could not be asked whether there is such a user", Cause: err}
+	}
+	return canonical, nil
 }
 
 func (s *Service) draw(taken []auth.Tag) (text string, tag auth.Tag, err error) {

@@ -11,21 +11,31 @@ import (
 	"github.com/valetkey/valetkey/internal/auth"
 )
 
+// Kinds of accounts.
+const (
+	KindPerson = "person"
+	KindReader = "reader" // may search the directory, and nothing else
+)
+
 // Account is an account as the API shows it.
 type Account struct {
+	Kind         string              `json:"kind"`
 	Login        string              `json:"login"`
 	Aliases      []string            `json:"aliases"`
 	DisplayName  string              `json:"display_name"`
 	Enabled      bool                `json:"enabled"`
 	Attributes   map[string][]string `json:"attributes"`
 	Userdb       map[string]string   `json:"userdb"`
+	Groups       []string            `json:"groups"`
 	UUID         string              `json:"uuid"`
 	CreatedAt    time.Time           `json:"created_at"`
+	ModifiedAt   time.Time           `json:"modified_at"`
 	AppPasswords int                 `json:"app_passwords"` // live ones
 }
 
 // NewAccount asks for an account.
 type NewAccount struct {
+	Kind        string              `json:"kind,omitempty"` // empty: person
 	Login       string              `json:"login"`
 	Aliases     []string            `json:"aliases,omitempty"`
 	DisplayName string              `json:"display_name,omitempty"`
@@ -35,13 +45,52 @@ type NewAccount struct {
 
 // AccountPatch changes an account; what is nil stays.
 type AccountPatch struct {
-	Enabled *bool `json:"enabled,omitempty"`
+	Enabled     *bool   `json:"enabled,omitempty"`
+	DisplayName *string `json:"display_name,omitempty"`
+	// Attributes replace those of the same name; one without values goes. Userdb the same, and an empty field goes.
+	Attributes    map[string][]string `json:"attributes,omitempty"`
+	Userdb        map[string]string   `json:"userdb,omitempty"`
+	AddAliases    []string            `json:"add_aliases,omitempty"`
+	RemoveAliases []string            `json:"remove_aliases,omitempty"`
 }
 
 // Accounts is a page of accounts, by login. Next is the value of "after" for the next page, or empty at the end.
 type Accounts struct {
 	Accounts []Account `json:"accounts"`
 	Next     string    `json:"next,omitempty"`
+}
+
+// Group is a group as the API shows it.
+type Group struct {
+	Name        string              `json:"name"`
+	DisplayName string              `json:"display_name"`
+	Attributes  map[string][]string `json:"attributes"`
+	UUID        string              `json:"uuid"`
+	CreatedAt   time.Time           `json:"created_at"`
+	ModifiedAt  time.Time           `json:"modified_at"`
+	MemberCount int                 `json:"member_count"`
+	Members     []string            `json:"members,omitzero"` // canonical logins, sorted; not in a list of groups
+}
+
+// NewGroup asks for a group.
+type NewGroup struct {
+	Name        string              `json:"name"`
+	DisplayName string              `json:"display_name,omitempty"`
+	Attributes  map[string][]string `json:"attributes,omitempty"`
+}
+
+// GroupPatch changes a group; what is nil stays. Attributes replace those of the same name; one without values goes.
+type GroupPatch struct {
+	DisplayName   *string             `json:"display_name,omitempty"`
+	Attributes    map[string][]string `json:"attributes,omitempty"`
+	AddMembers    []string            `json:"add_members,omitempty"`
+	RemoveMembers []string            `json:"remove_members,omitempty"`
+}
+
+// Groups is a page of groups, by name. Next is the value of "after" for the next page, or empty at the end.
+type Groups struct {
+	Groups []Group `json:"groups"`
+	Next   string  `json:"next,omitempty"`
 }
 
 // Status of an app password.
@@ -143,8 +192,21 @@ type Listener struct {
 	Owner string `json:"owner,omitempty"` // empty: the daemon's own
 	Group string `json:"group,omitempty"` // the same
 
+	TLS       *TLS                `json:"tls,omitempty"`       // nil: none
 	Lookups   bool                `json:"lookups,omitempty"`   // of checkpassword
 	Endpoints map[string]Endpoint `json:"endpoints,omitempty"` // of [[http]], by section: dovecot_grant, nginx_mail, basic
+}
+
+// TLS is how the connections of a listener are protected.
+type TLS struct {
+	Mode        string    `json:"mode"`                   // "starttls" or "ldaps"
+	Required    string    `json:"required,omitempty"`     // of passwords: "always", or "remote" for those of other machines; empty: never
+	Certificate string    `json:"certificate"`            // path
+	Fingerprint string    `json:"fingerprint"`            // SHA-256 of the certificate in use, in hexadecimal digits
+	Until       time.Time `json:"until"`                  // its end
+	ExpiresSoon bool      `json:"expires_soon,omitempty"` // its renewal is late
+	Expired     bool      `json:"expired,omitempty"`
+	Error       string    `json:"error,omitempty"` // why what is in the files now is not used
 }
 
 // Endpoint is what a peer must know to ask at one endpoint of an HTTP listener, but for the secret itself.
@@ -159,8 +221,11 @@ type Endpoint struct {
 
 func accountView(a auth.Account) Account {
 	v := Account{
-		Login: a.Login, Aliases: a.Aliases, DisplayName: a.DisplayName, Enabled: a.Enabled, Attributes: a.Attributes,
-		Userdb: a.Userdb, UUID: a.UUID, CreatedAt: a.CreatedAt, AppPasswords: a.AppPasswords,
+		Kind: KindPerson, Login: a.Login, Aliases: a.Aliases, DisplayName: a.DisplayName, Enabled: a.Enabled, Attributes: a.Attributes,
+		Userdb: a.Userdb, Groups: a.Groups, UUID: a.UUID, CreatedAt: a.CreatedAt, ModifiedAt: a.ModifiedAt, AppPasswords: a.AppPasswords,
+	}
+	if a.Kind == auth.Reader {
+		v.Kind = KindReader
 	}
 	if v.Aliases == nil {
 		v.Aliases = []string{}
@@ -170,6 +235,21 @@ func accountView(a auth.Account) Account {
 	}
 	if v.Userdb == nil {
 		v.Userdb = map[string]string{}
+	}
+	if v.Groups == nil {
+		v.Groups = []string{}
+	}
+	return v
+}
+
+func groupView(g auth.Group, members bool) Group {
+	v := Group{Name: g.Name, DisplayName: g.DisplayName, Attributes: g.Attributes, UUID: g.UUID, CreatedAt: g.CreatedAt,
+		ModifiedAt: g.ModifiedAt, MemberCount: g.MemberCount}
+	if v.Attributes == nil {
+		v.Attributes = map[string][]string{}
+	}
+	if members {
+		v.Members = append([]string{}, g.Members...)
 	}
 	return v
 }

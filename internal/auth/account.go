@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Account is a person's record.
+// Account is the record of a person, or of a [Reader].
 type Account struct {
 	ID          int64
 	UUID        string // stable for ever: RFC 4122 text form, LDAP entryUUID
@@ -14,23 +14,38 @@ type Account struct {
 	Aliases     []string
 	DisplayName string
 	Enabled     bool
+	Kind        Kind
+	Groups      []string // names of the groups it is in, sorted
 	// Attributes are LDAP attributes (canonical spelling -> values), e.g. "mail". Never a password or hash.
 	Attributes map[string][]string
 	// Userdb are the fields a mail server may ask for: uid, gid, home, mail, quota, free ones.
 	Userdb     map[string]string
 	CreatedAt  time.Time
 	ModifiedAt time.Time
-	// AppPasswords is the number of live ones.
+	// AppPasswords is the number of live ones. Not counted for a directory's entry.
 	AppPasswords int
 }
 
 // NewAccount is what an admin gives to add an account. Login and Aliases must be normalised.
 type NewAccount struct {
+	Kind        Kind
 	Login       string
 	Aliases     []string
 	DisplayName string
 	Attributes  map[string][]string
 	Userdb      map[string]string
+}
+
+// AccountChange is what an admin gives to change an account. The zero value changes nothing.
+type AccountChange struct {
+	Enabled     *bool   // nil: as it is
+	DisplayName *string // nil: as it is
+	// Attributes replace those of the same name in any case; one without values is taken away.
+	Attributes map[string][]string
+	// Userdb replaces the fields of the same name; an empty one is taken away.
+	Userdb map[string]string
+	// AddAliases and RemoveAliases are normalised. Adding one that is there and removing one that is not are no errors.
+	AddAliases, RemoveAliases []string
 }
 
 // Origin says where an app password came from.
@@ -87,6 +102,9 @@ type NewAppPassword struct {
 	Tag              *Tag   // nil for imported ones
 	CreatedBy        string
 	LimitPerAccount  int // live ones the account may hold, this one included
+	// MakeAccount adds an account with this login and nothing else, if there is none, in the same step. Somebody else must
+	// know that the login exists.
+	MakeAccount bool
 }
 
 // Errors of the administrative operations that a caller branches on.
@@ -98,4 +116,9 @@ var (
 	ErrTagTaken   = errors.New("tag is already in use")
 	ErrLimit      = errors.New("account has as many app passwords as it may")
 	ErrRevoked    = errors.New("app password is revoked")
+	ErrNoGroup    = errors.New("no such group")
+	ErrGroupTaken = errors.New("group name is already taken")
+	ErrGroupLimit = errors.New("group has as many members, or account is in as many groups, as it may")
+	ErrNotPerson  = errors.New("account is a reader, not a person")
+	ErrAmbiguous  = errors.New("several users have this login")
 )

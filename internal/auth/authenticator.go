@@ -121,7 +121,7 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 	if err != nil {
 		return v, fmt.Errorf("looking up the login: %w", err)
 	}
-	if found == nil {
+	if found == nil || req.Reader && found.Kind != Reader {
 		v.decision = reject(UnknownLogin)
 		return v, nil
 	}
@@ -144,6 +144,9 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 
 	// The password matched. From here on every refusal looks like a wrong password outside.
 	switch reason := refusal(row, req); {
+	case found.Kind == Reader && !req.Reader:
+		v.decision.Reason = ReaderOnly
+		return v, nil
 	case !found.Enabled:
 		v.decision.Reason = AccountDisabled
 		return v, nil
@@ -151,14 +154,24 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 		v.decision.Reason = reason
 		return v, nil
 	}
-	if a.cfg.Enrolment != nil {
-		req.Password = "" // nobody beyond this point is to have it
+	req.Password = ""                                   // nobody beyond this point is to have it
+	if a.cfg.Enrolment != nil && found.Kind != Reader { // a program has no second factor
 		enrolled, err := a.cfg.Enrolment.Enrolled(ctx, found.AccountID, found.Login, req)
 		if err != nil {
 			return v, fmt.Errorf("checking the enrolment: %w", err)
 		}
 		if !enrolled {
 			v.decision.Reason = NotEnrolled
+			return v, nil
+		}
+	}
+	if req.Gate != nil {
+		allowed, err := req.Gate.Admits(ctx, found.Login)
+		if err != nil {
+			return v, fmt.Errorf("checking the group: %w", err)
+		}
+		if !allowed {
+			v.decision.Reason = GroupNotAllowed
 			return v, nil
 		}
 	}

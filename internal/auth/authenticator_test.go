@@ -394,7 +394,7 @@ func TestReasonCounts(t *testing.T) {
 	for reason, want := range map[auth.Reason]bool{
 		auth.NoMatch: true, auth.UnknownLogin: true, auth.BadFormat: true,
 		auth.Accepted: false, auth.EmptyPassword: false, auth.Revoked: false, auth.Expired: false, auth.ServiceNotAllowed: false,
-		auth.NetworkNotAllowed: false, auth.AccountDisabled: false, auth.NotEnrolled: false, "": false,
+		auth.NetworkNotAllowed: false, auth.AccountDisabled: false, auth.NotEnrolled: false, auth.ReaderOnly: false, auth.GroupNotAllowed: false, "": false,
 	} {
 		if got := reason.Counts(); got != want {
 			t.Errorf("%q.Counts() = %v, want %v", reason, got, want)

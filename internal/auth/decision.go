@@ -27,7 +27,9 @@ const (
 	ServiceNotAllowed Reason = "service_not_allowed" // matched, but not for this service
 	NetworkNotAllowed Reason = "network_not_allowed" // matched, but not from this address, or the address is not known
 	AccountDisabled   Reason = "account_disabled"
-	NotEnrolled       Reason = "not_enrolled" // matched, but the user has no second factor
+	NotEnrolled       Reason = "not_enrolled"      // matched, but the user has no second factor
+	ReaderOnly        Reason = "reader_only"       // matched, but the account is a reader, which may only search the directory
+	GroupNotAllowed   Reason = "group_not_allowed" // matched, but the user is not in the group whose members may log in here
 )
 
 // Counts reports whether a rejection for this reason looks like guessing (reference/security.md section 4.3, classes A

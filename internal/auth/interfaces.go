@@ -29,6 +29,7 @@ type Found struct {
 	AccountID  int64
 	Login      string // canonical
 	Enabled    bool
+	Kind       Kind
 	Candidates []Candidate
 }
 

@@ -1,6 +1,9 @@
 package auth
 
-import "net/netip"
+import (
+	"context"
+	"net/netip"
+)
 
 // Request is one login as a front end received it. Login and Password are the bytes of the wire, not yet normalised.
 type Request struct {
@@ -13,6 +16,18 @@ type Request struct {
 	Addr     netip.Addr // the user's address if the protocol carries one; the zero Addr is "not known"
 	TLS      TLSState   // how the password travelled to us or to the peer, as far as the protocol tells
 	Session  string     // the peer's id of the session, for the log; may be client-controlled
+
+	// Reader is true where a [Reader] logs in to search the directory: a [Person] is as unknown there. Everywhere else a Reader
+	// is rejected, also with the right secret.
+	Reader bool
+	Gate   Gate // nil: everybody may log in
+}
+
+// Gate knows who may log in at all where a request came from. It is asked last, when everything else is in order. Its values can be
+// compared.
+type Gate interface {
+	// Admits returns an error if it is not known, which makes the login undecided. login is canonical.
+	Admits(ctx context.Context, login string) (bool, error)
 }
 
 // TLSState says how the user's password travelled, as far as the protocol tells us.

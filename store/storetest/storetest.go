@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -155,6 +156,17 @@ func DB(t testing.TB, url string) *sql.DB {
 	}
 	t.Cleanup(func() { db.Close() })
 	return db
+}
+
+// Migration returns the statements of a migration, for what a test wants to start from an older schema. name is that of its file.
+func Migration(t testing.TB, name string) string {
+	t.Helper()
+	_, self, _, _ := runtime.Caller(0)
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(self), "..", "migrations", name))
+	if err != nil {
+		t.Fatalf("storetest: %v", err)
+	}
+	return string(text)
 }
 
 func create(t testing.TB, from string) string {
