@@ -30,6 +30,7 @@ peers:
 
 unit:
 	$(GO) test -race -timeout 15m $(UNIT)
+	$(GO) test -run TestIdleMemory ./ldapbridge # the race detector multiplies all sizes
 
 interop: ## only the tests against other people's programs and the faults
 	$(GO) test -count=1 -timeout 20m ./test/... # never from the cache: they test programs that go test does not know of

@@ -22,17 +22,20 @@ const (
 
 // attributeType is an attribute description without options.
 type attributeType struct {
-	name        string // canonical spelling, as entries show it
+	name        string   // canonical spelling, as entries show it
+	names       []string // and all others, the OID last
 	rule        rule
 	operational bool // returned only if asked for, by name or by "+"
 }
+
+const subschemaName = "cn=Subschema"
 
 // attributeTypes are the attributes that are known, by lower-case name, alias and OID. An account may have others: those are
 // known as far as its entry goes.
 var attributeTypes = map[string]*attributeType{}
 
 func define(r rule, operational bool, names ...string) *attributeType {
-	t := &attributeType{name: names[0], rule: r, operational: operational}
+	t := &attributeType{name: names[0], names: names, rule: r, operational: operational}
 	for _, n := range names {
 		attributeTypes[strings.ToLower(n)] = t
 	}
@@ -52,6 +55,18 @@ var (
 	typeGIDNumber   = define(integer, false, "gidNumber", "1.3.6.1.1.1.1.1")
 	typeHome        = define(caseExact, false, "homeDirectory", "1.3.6.1.1.1.1.3")
 
+	typeDisplayName = define(caseIgnore, false, "displayName", "2.16.840.1.113730.3.1.241")
+	typeDescription = define(caseIgnore, false, "description", "2.5.4.13")
+
+	typeMember       = define(distinguishedName, false, "member", "2.5.4.31")
+	typeUniqueMember = define(distinguishedName, false, "uniqueMember", "2.5.4.50")
+	typeMemberUID    = define(caseExact, false, "memberUid", "1.3.6.1.1.1.1.12")
+	// A user attribute, as in Active Directory: OpenLDAP's way would hide it from clients that ask for "*".
+	typeMemberOf = define(distinguishedName, false, "memberOf", "1.2.840.113556.1.2.102")
+
+	// Ours: the name of an application in its suffix. The arc is that of UUIDs, which need no registration (ITU-T X.667).
+	typeApp = define(caseIgnore, false, "app", "2.25.302187994961776257733765878330999875467")
+
 	typeEntryUUID             = define(caseIgnore, true, "entryUUID", "1.3.6.1.1.16.4")
 	typeEntryDN               = define(distinguishedName, true, "entryDN", "1.3.6.1.1.20")
 	typeCreateTimestamp       = define(octets, true, "createTimestamp", "2.5.18.1")
@@ -59,22 +74,44 @@ var (
 	typeStructuralObjectClass = define(caseIgnore, true, "structuralObjectClass", "2.5.21.9")
 	typeHasSubordinates       = define(caseIgnore, true, "hasSubordinates", "2.5.18.9")
 
+	typeSubschemaSubentry = define(distinguishedName, true, "subschemaSubentry", "2.5.18.10")
+
+	typeAttributeTypes  = define(caseIgnore, true, "attributeTypes", "2.5.21.5")
+	typeObjectClasses   = define(caseIgnore, true, "objectClasses", "2.5.21.6")
+	typeMatchingRules   = define(caseIgnore, true, "matchingRules", "2.5.21.4")
+	typeMatchingRuleUse = define(caseIgnore, true, "matchingRuleUse", "2.5.21.8")
+	typeLDAPSyntaxes    = define(caseIgnore, true, "ldapSyntaxes", "1.3.6.1.4.1.1466.101.120.16")
+
 	typeNamingContexts       = define(distinguishedName, true, "namingContexts", "1.3.6.1.4.1.1466.101.120.5")
 	typeSupportedExtension   = define(caseIgnore, true, "supportedExtension", "1.3.6.1.4.1.1466.101.120.7")
 	typeSupportedControl     = define(caseIgnore, true, "supportedControl", "1.3.6.1.4.1.1466.101.120.13")
 	typeSupportedLDAPVersion = define(integer, true, "supportedLDAPVersion", "1.3.6.1.4.1.1466.101.120.15")
 	typeSupportedFeatures    = define(caseIgnore, true, "supportedFeatures", "1.3.6.1.4.1.4203.1.3.5")
 	typeVendorName           = define(caseExact, true, "vendorName", "1.3.6.1.1.4")
-	typeDefaultNamingContext = define(distinguishedName, true, "defaultNamingContext")
+	typeDefaultNamingContext = define(distinguishedName, true, "defaultNamingContext", "2.25.306163110614776648576898627876857339299")
 )
 
 func init() {
 	for _, names := range [][]string{
 		{"c", "countryName", "2.5.4.6"},
+		{"businessCategory", "2.5.4.15"},
+		{"destinationIndicator", "2.5.4.27"},
+		{"facsimileTelephoneNumber", "fax", "2.5.4.23"},
+		{"generationQualifier", "2.5.4.44"},
+		{"homePostalAddress", "0.9.2342.19200300.100.1.39"},
+		{"host", "0.9.2342.19200300.100.1.9"},
+		{"internationaliSDNNumber", "2.5.4.25"},
+		{"krbPrincipalName", "2.16.840.1.113719.1.301.6.8.1"},
+		{"name", "2.5.4.41"},
+		{"pager", "pagerTelephoneNumber", "0.9.2342.19200300.100.1.42"},
+		{"physicalDeliveryOfficeName", "2.5.4.19"},
+		{"postOfficeBox", "2.5.4.18"},
+		{"postalAddress", "2.5.4.16"},
+		{"registeredAddress", "2.5.4.26"},
+		{"roomNumber", "0.9.2342.19200300.100.1.6"},
+		{"x121Address", "2.5.4.24"},
 		{"carLicense", "2.16.840.1.113730.3.1.1"},
 		{"departmentNumber", "2.16.840.1.113730.3.1.2"},
-		{"description", "2.5.4.13"},
-		{"displayName", "2.16.840.1.113730.3.1.241"},
 		{"employeeNumber", "2.16.840.1.113730.3.1.3"},
 		{"employeeType", "2.16.840.1.113730.3.1.4"},
 		{"gecos", "1.3.6.1.1.1.1.2"},
@@ -83,7 +120,6 @@ func init() {
 		{"initials", "2.5.4.43"},
 		{"l", "localityName", "2.5.4.7"},
 		{"mail", "rfc822Mailbox", "0.9.2342.19200300.100.1.3"},
-		{"memberUid", "1.3.6.1.1.1.1.12"},
 		{"mobile", "mobileTelephoneNumber", "0.9.2342.19200300.100.1.41"},
 		{"postalCode", "2.5.4.17"},
 		{"preferredLanguage", "2.16.840.1.113730.3.1.39"},
@@ -94,13 +130,48 @@ func init() {
 	} {
 		define(caseIgnore, false, names...)
 	}
-	define(caseExact, false, "loginShell", "1.3.6.1.1.1.1.4")
+	for _, names := range [][]string{
+		{"labeledURI", "1.3.6.1.4.1.250.1.57"},
+		{"loginShell", "1.3.6.1.1.1.1.4"},
+		{"sshPublicKey", "1.3.6.1.4.1.24552.500.1.1.1.13"},
+	} {
+		define(caseExact, false, names...)
+	}
+	for _, names := range [][]string{
+		{"shadowLastChange", "1.3.6.1.1.1.1.5"},
+		{"shadowMin", "1.3.6.1.1.1.1.6"},
+		{"shadowMax", "1.3.6.1.1.1.1.7"},
+		{"shadowWarning", "1.3.6.1.1.1.1.8"},
+		{"shadowInactive", "1.3.6.1.1.1.1.9"},
+		{"shadowExpire", "1.3.6.1.1.1.1.10"},
+		{"shadowFlag", "1.3.6.1.1.1.1.11"},
+	} {
+		define(integer, false, names...)
+	}
+	define(distinguishedName, false, "owner", "2.5.4.32")
+	define(distinguishedName, false, "secretary", "0.9.2342.19200300.100.1.21")
+	define(distinguishedName, false, "seeAlso", "2.5.4.34")
+	define(octets, false, "photo", "0.9.2342.19200300.100.1.7")
+	define(octets, false, "userCertificate", "2.5.4.36")
+	define(octets, false, "userSMIMECertificate", "2.16.840.1.113730.3.1.40")
 	define(distinguishedName, false, "manager", "0.9.2342.19200300.100.1.10")
-	define(distinguishedName, false, "member", "2.5.4.31")
-	// A user attribute, as in Active Directory: OpenLDAP's way would hide it from clients that ask for "*".
-	define(distinguishedName, false, "memberOf", "1.2.840.113556.1.2.102")
-	define(distinguishedName, false, "uniqueMember", "2.5.4.50")
 	define(octets, false, "jpegPhoto", "0.9.2342.19200300.100.1.60")
+}
+
+// groupTypes are what only a group has.
+var groupTypes = map[*attributeType]bool{typeMember: true, typeUniqueMember: true, typeMemberUID: true}
+
+// groupAttributes are all others that a group may have. Programs look for people by mail and the like below the suffix: they need
+// not look at groups then.
+var groupAttributes = map[*attributeType]bool{
+	typeObjectClass: true, typeCN: true, typeDisplayName: true, typeDescription: true, typeGIDNumber: true, typeO: true, typeOU: true,
+}
+
+// rootTypes are what only the root DSE and the subschema have.
+var rootTypes = map[*attributeType]bool{
+	typeNamingContexts: true, typeSupportedExtension: true, typeSupportedControl: true, typeSupportedLDAPVersion: true,
+	typeSupportedFeatures: true, typeVendorName: true, typeDefaultNamingContext: true,
+	typeAttributeTypes: true, typeObjectClasses: true, typeMatchingRules: true, typeMatchingRuleUse: true, typeLDAPSyntaxes: true,
 }
 
 // secretAttributes never appear in an entry, whatever an account's attributes hold, and are unknown to filters and compares.

@@ -1,6 +1,7 @@
 package ldapbridge
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -132,4 +133,60 @@ func BenchmarkSearchOwnEntry(b *testing.B) {
 	c.login = "alice"
 	b.ReportAllocs()
 	c.Serve()
+}
+
+// oneAccount is a directory that finds the same account whatever it is asked.
+type oneAccount struct {
+	Directory
+	found []auth.Account
+}
+
+func (d oneAccount) FindAccounts(context.Context, []auth.AccountKey, int) ([]auth.Account, error) {
+	return d.found, nil
+}
+
+// benchmarkReader plays requests of a reader without system calls.
+func benchmarkReader(b *testing.B, pdus ...[]byte) {
+	acct, err := fakeDirectory{}.Entry(b.Context(), "alice")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := New(Config{BaseDN: testBase}, acceptAll{}, oneAccount{found: []auth.Account{acct}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := newConn(s, &loopConn{pdu: bytes.Join(pdus, nil), left: b.N}, "tcp:test")
+	c.login, c.reader = "scan", true
+	b.ReportAllocs()
+	c.Serve()
+	if n := s.Stats(); n.Requests != int64(b.N*len(pdus)) || n.Undecided+n.BindsRejected+n.Panics > 0 {
+		b.Fatalf("%+v", n)
+	}
+}
+
+func BenchmarkSearchByLogin(b *testing.B) {
+	benchmarkReader(b, searchReq(1, searchSpec{base: testBase, scope: 2, filter: fEq("uid", "alice")}))
+}
+
+// BenchmarkSearchNarrow is Dovecot's.
+func BenchmarkSearchNarrow(b *testing.B) {
+	benchmarkReader(b, searchReq(1, searchSpec{base: people, scope: 2, attrs: []string{"uid"},
+		filter: cons(filterAnd, fEq("objectClass", "posixAccount"), cons(filterOr, fEq("uid", "alice"), fEq("mail", "alice")))}))
+}
+
+func BenchmarkSearchInApplication(b *testing.B) {
+	s, err := New(Config{BaseDN: testBase, Applications: []Application{{Name: "wiki"}}}, acceptAll{}, fakeDirectory{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := newConn(s, &loopConn{pdu: searchReq(1, searchSpec{base: wikiBase, scope: 2, filter: fEq("uid", "alice")}), left: b.N}, "tcp:test")
+	c.login, c.reader = "scan", true
+	b.ReportAllocs()
+	c.Serve()
+}
+
+// BenchmarkSearchThenBind is a login at an application: the reader's bind, the search, the user's bind.
+func BenchmarkSearchThenBind(b *testing.B) {
+	benchmarkReader(b, bindReq(1, readerDN, "scans"), searchReq(2, searchSpec{base: testBase, scope: 2, filter: fEq("uid", "alice"), attrs: []string{"1.1"}}),
+		bindReq(3, aliceDN, alicePass))
 }

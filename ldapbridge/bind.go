@@ -3,6 +3,7 @@ package ldapbridge
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"unicode/utf8"
 
@@ -15,7 +16,7 @@ const temporaryFailure = "temporary failure"
 //
 // The identity is anonymous from here on (RFC 4513 section 4); only a success sets another.
 func (c *conn) bind(m *message) error {
-	c.login = ""
+	c.identity = identity{}
 	var req bindRequest
 	if err := req.decode(m.body); err != nil {
 		return err
@@ -51,30 +52,37 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 	case c.srv.cfg.RequireTLS && !c.protected:
 		return result{code: confidentialityRequired, diag: "TLS required"}
 	}
-	login, reason := c.srv.loginFromDN(&c.name, name)
-	if reason != "" {
-		// It guesses at no account, so it counts for nothing; a wrong base DN in an application's settings looks like this.
-		c.logRejected(reason, false, clip(name))
-		return result{code: invalidCredentials}
-	}
-	if len(password) > c.srv.cfg.Limits.Password || bytes.IndexByte(password, 0) >= 0 || !utf8.Valid(password) {
-		c.logRejected(string(auth.BadFormat), true, clip([]byte(login)))
-		return result{code: invalidCredentials}
-	}
 	if !c.flush() { // earlier answers must not wait for this decision
 		return result{code: other, diag: temporaryFailure}
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.Limits.Decision)
 	defer cancel()
+	id, reason, err := c.srv.whoBinds(ctx, &c.name, name)
+	switch {
+	case err != nil:
+		c.srv.log.LogAttrs(ctx, slog.LevelWarn, "ldap: whose name this is cannot be found out",
+			auth.Quoted("name", clip(name)), slog.String("session", c.session), slog.Any("err", err))
+		return result{code: other, diag: temporaryFailure}
+	case reason != "":
+		// It guesses at no account, so it counts for nothing; a wrong base DN in an application's settings looks like this.
+		c.logRejected(reason, false, c.srv.cfg.Service, clip(name))
+		return result{code: invalidCredentials}
+	}
+	if len(password) > c.srv.cfg.Limits.Password || bytes.IndexByte(password, 0) >= 0 || !utf8.Valid(password) {
+		c.logRejected(string(auth.BadFormat), true, c.srv.service(id.app), clip([]byte(id.login)))
+		return result{code: invalidCredentials}
+	}
 	d, err := c.srv.auth.Authenticate(ctx, auth.Request{
-		Login:    login,
+		Login:    id.login,
 		Password: string(password),
-		Service:  c.srv.cfg.Service,
+		Service:  c.srv.service(id.app),
 		FrontEnd: "ldap",
 		Listener: c.listener,
 		Addr:     c.addr,
 		TLS:      c.tls,
 		Session:  c.session,
+		Reader:   id.reader,
+		Gate:     c.srv.gate(&id),
 	})
 	switch {
 	case err != nil:
@@ -85,7 +93,11 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 		c.srv.log.LogAttrs(ctx, slog.LevelError, "ldap: accepted without a login", slog.String("session", c.session))
 		return result{code: other, diag: temporaryFailure}
 	}
-	c.login = d.Login
+	id.login = d.Login
+	if id.reader {
+		id.name = c.srv.readers.below(ava{typ: typeCN.name, value: []byte(d.Login)})
+	}
+	c.identity = id
 	c.privileged = true
 	return result{}
 }
@@ -96,25 +108,41 @@ const (
 	foreignDN = "foreign_dn" // a DN outside the parent of the accounts
 )
 
-// loginFromDN reduces a bind name to the login, unescaped but not yet normalised: that is the authenticator's, so that the
-// whole daemon has one form. With a reason the name means no account. d is scratch.
-func (s *Server) loginFromDN(d *dn, name []byte) (login, reason string) {
+// whoBinds says whom a bind name means. The login is not yet normalised: that is the authenticator's, so that the whole daemon
+// has one form. With a reason the name means nobody; an error means that nothing is known. d is scratch.
+func (s *Server) whoBinds(ctx context.Context, d *dn, name []byte) (id identity, reason string, err error) {
 	if d.parse(name, &s.cfg.Limits) != nil {
-		return "", badDN
+		return id, badDN, nil
 	}
-	if d.rdns() != s.people.rdns()+1 || !d.endsWith(s.people) {
-		return "", foreignDN
+	app, plain := s.split(d)
+	if plain == nil {
+		return id, foreignDN, nil
 	}
-	login, ok := s.loginOf(d.rdn(0))
-	if !ok {
-		return "", badDN
+	id.app = app
+	if plain.isBelow(s.readers, scopeOne) {
+		login, ok := nameIn(plain.rdn(0), typeCN)
+		if !ok {
+			return id, badDN, nil
+		}
+		id.login, id.reader = login, true
+		return id, "", nil
 	}
-	return login, ""
+	who, err := s.src.resolve(ctx, plain)
+	switch {
+	case errors.Is(err, errBadName):
+		return id, badDN, nil
+	case errors.Is(err, errNoEntry):
+		return id, foreignDN, nil
+	case err != nil:
+		return id, "", err
+	}
+	id.login, id.name = who.login, who.name
+	return id, "", nil
 }
 
-// loginOf returns the login in an RDN, which must be of the one attribute that names accounts.
-func (s *Server) loginOf(rdn []ava) (string, bool) {
-	if len(rdn) != 1 || rdn[0].typ != s.rdnType.name {
+// nameIn returns the value of an RDN, which must be of this one attribute and can be the name of an account or a group.
+func nameIn(rdn []ava, t *attributeType) (string, bool) {
+	if len(rdn) != 1 || rdn[0].typ != t.name {
 		return "", false
 	}
 	v := rdn[0].value
@@ -126,7 +154,7 @@ func (s *Server) loginOf(rdn []ava) (string, bool) {
 
 // logRejected writes the line of a login that the authenticator is not asked about, in the form of its own lines
 // (reference/security.md section 4.4).
-func (c *conn) logRejected(reason string, counts bool, user string) {
+func (c *conn) logRejected(reason string, counts bool, service, user string) {
 	rip, count := "-", "no"
 	if c.addr.IsValid() {
 		rip = c.addr.String()
@@ -140,7 +168,7 @@ func (c *conn) logRejected(reason string, counts bool, user string) {
 		slog.String("reason", reason),
 		slog.String("count", count),
 		slog.String("proto", "ldap"),
-		slog.String("svc", c.srv.cfg.Service),
+		slog.String("svc", service),
 		auth.Quoted("user", user),
 		slog.String("session", c.session))
 }

@@ -2,6 +2,7 @@ package ldapbridge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -20,6 +21,15 @@ type Directory interface {
 	// Entry reads the account that goes by this canonical login, fresh at every call. [auth.ErrNoAccount] means that there
 	// is none; any other error means that nothing is known.
 	Entry(ctx context.Context, login string) (auth.Account, error)
+	// FindAccounts reads the accounts that one of the keys selects, each once, by canonical login, byte by byte; the first ones if
+	// there are more than limit, which is 5,000 at most.
+	FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error)
+	// Accounts reads people, not readers, by canonical login, byte by byte, beginning after the given one. limit is 500 at most. A
+	// page shorter than the limit is the last.
+	Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error)
+	// FindGroups and Groups are the same for groups and their names, 10 at a time. The members are those that are enabled.
+	FindGroups(ctx context.Context, keys []auth.GroupKey, limit int) ([]auth.Group, error)
+	Groups(ctx context.Context, after string, limit int) ([]auth.Group, error)
 }
 
 // Config says how a [Server] presents itself. BaseDN is required; every other zero value has a default.
@@ -36,10 +46,23 @@ type Config struct {
 	People string
 	// RDNAttribute names an account below People. Empty: "uid".
 	RDNAttribute string
+	// Groups is the container of the groups, and Readers the parent of the service accounts' names, relative to BaseDN. Empty:
+	// "ou=groups", "ou=readers".
+	Groups, Readers string
+	// Applications have a suffix of their own each.
+	Applications []Application
+	// Upstream is another directory that the entries come from, all but the readers. Nil: they are made from the [Directory].
+	Upstream *Upstream
+
+	// TLS protects TCP connections: from their first byte with LDAPS, otherwise when the client asks for it (StartTLS). Nil: never.
+	// Unix sockets have none.
+	TLS   *tls.Config
+	LDAPS bool
 
 	// RequireTLS refuses passwords on TCP connections without TLS, unverified, with result code 13. A Unix socket counts
-	// as protected.
-	RequireTLS bool
+	// as protected, and with TrustLoopback so does a connection of this machine to itself.
+	RequireTLS    bool
+	TrustLoopback bool
 
 	Limits Limits
 }
@@ -49,6 +72,7 @@ type Config struct {
 type Limits struct {
 	Connections          int // in all: 1024
 	ConnectionsPerSource int // per IPv4 address or IPv6 /64, not for Unix sockets: 256
+	Handshakes           int // of TLS, begun and not done; the oldest gives way to one more: 128
 
 	UnboundPDU int // bytes of a PDU before a bind with a password was accepted: 64 KiB
 	BoundPDU   int // and after: 256 KiB
@@ -58,6 +82,10 @@ type Limits struct {
 	PDU         time.Duration // first byte to last byte of a PDU, and TLS handshake: 10 s
 	Write       time.Duration // of one write: 10 s
 	Decision    time.Duration // of one bind or one look into the directory: 20 s
+
+	SearchEntries int           // of one search, all its pages together: 5,000
+	SearchBytes   int           // of the entries of one answer; the last may go beyond: 8 MiB
+	SearchTime    time.Duration // of one answer: 60 s
 
 	Attributes  int // selected in one search: 256
 	Controls    int // of one request: 16
@@ -80,8 +108,11 @@ func (l *Limits) setDefaults() error {
 	}{
 		{"Connections", &l.Connections, 1024, 1 << 20},
 		{"ConnectionsPerSource", &l.ConnectionsPerSource, 256, 1 << 20},
+		{"Handshakes", &l.Handshakes, 128, 1 << 20},
 		{"UnboundPDU", &l.UnboundPDU, 64 << 10, 16 << 20},
 		{"BoundPDU", &l.BoundPDU, 256 << 10, 16 << 20},
+		{"SearchEntries", &l.SearchEntries, 5000, 1 << 30},
+		{"SearchBytes", &l.SearchBytes, 8 << 20, 1 << 40},
 		{"Attributes", &l.Attributes, 256, 1 << 16},
 		{"Controls", &l.Controls, 16, 1 << 10},
 		{"FilterDepth", &l.FilterDepth, 32, 1 << 10}, // every level is a stack frame
@@ -107,6 +138,7 @@ func (l *Limits) setDefaults() error {
 		{"PDU", &l.PDU, 10 * time.Second},
 		{"Write", &l.Write, 10 * time.Second},
 		{"Decision", &l.Decision, 20 * time.Second},
+		{"SearchTime", &l.SearchTime, time.Minute},
 	} {
 		if *f.value == 0 {
 			*f.value = f.def

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +18,13 @@ import (
 )
 
 const (
-	readBuffer = 4 << 10  // at first, and again after a PDU that needed more
+	idleBuffer = 256      // that a connection keeps while it waits; nearly every bind fits
+	readBuffer = 4 << 10  // that it is lent for more; larger ones are made as they are needed
 	keepOut    = 16 << 10 // a response buffer that grew larger is dropped
-	flushAt    = 32 << 10 // answers to pipelined requests are collected up to this size
+	keepIdle   = 256      // and while the connection waits, already one that is larger than this
+
+	writeBuffer = 4 << 10  // that searches begin with
+	flushAt     = 32 << 10 // answers to pipelined requests are collected up to this size
 
 	// Setting a deadline costs about as much as parsing a bind, so a deadline that is this much off is good enough.
 	deadlineSlack = time.Second
@@ -29,25 +34,27 @@ const (
 // the identity that the bind left behind, and at most one operation per connection is under way.
 type conn struct {
 	srv *Server
-	nc  net.Conn
+	raw net.Conn        // as accepted: for deadlines, also from other goroutines
+	nc  net.Conn        // the same, or TLS over it
 	ctx context.Context // of every operation; its own, so that connections do not meet at the lock of the server's
 
 	listener  string
 	session   string     // in the log
 	addr      netip.Addr // zero for Unix sockets
 	tls       auth.TLSState
-	protected bool // TLS, or a Unix socket
+	protected bool // TLS, a Unix socket, or loopback that is trusted
 
 	in   []byte // in[r:w] is read and not yet handled
 	r, w int
+	idle [idleBuffer]byte
 	out  []byte // answers not yet written
 	msg  message
 	name dn // scratch
 
-	login      string // canonical login of the bound account; empty: anonymous
-	bound      bool   // a bind was accepted once, be it anonymously
-	privileged bool   // a bind with a password was accepted once
-	dead       bool   // a write failed
+	identity
+	bound      bool // a bind was accepted once, be it anonymously
+	privileged bool // a bind with a password was accepted once
+	dead       bool // a write failed
 	draining   atomic.Bool
 	partial    bool // part of a PDU is in the buffer, and its deadline is armed
 
@@ -55,29 +62,29 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn, listener string) *conn {
-	c := &conn{srv: s, nc: nc, listener: listener, session: s.nextSession(), in: make([]byte, readBuffer)}
+	c := &conn{srv: s, raw: nc, nc: nc, listener: listener, session: s.nextSession()}
+	c.in = c.idle[:]
 	switch nc.RemoteAddr().(type) {
 	case *net.TCPAddr:
 		c.addr = netserve.Addr(nc)
 		c.tls = auth.TLSNo
+		c.protected = s.cfg.TrustLoopback && c.addr.IsLoopback() && toLoopback(nc)
 	case *net.UnixAddr:
-		c.tls, c.protected = auth.TLSYes, true
-	}
-	if _, ok := nc.(handshaker); ok {
 		c.tls, c.protected = auth.TLSYes, true
 	}
 	return c
 }
 
-// handshaker is a *tls.Conn.
-type handshaker interface {
-	HandshakeContext(context.Context) error
+// toLoopback reports whether the client connected to an address that only this machine has.
+func toLoopback(nc net.Conn) bool {
+	a, ok := nc.LocalAddr().(*net.TCPAddr)
+	return ok && a.IP.IsLoopback()
 }
 
 // Drain implements [netserve.Conn]: what waits for a request is woken and sent away.
 func (c *conn) Drain() {
 	c.draining.Store(true)
-	c.nc.SetReadDeadline(time.Unix(1, 0))
+	c.raw.SetReadDeadline(time.Unix(1, 0))
 }
 
 // Serve implements [netserve.Conn].
@@ -92,13 +99,9 @@ func (c *conn) Serve() {
 	var cancel context.CancelFunc
 	c.ctx, cancel = context.WithCancel(c.srv.conns.Context())
 	defer cancel()
-	if h, ok := c.nc.(handshaker); ok {
-		ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.Limits.PDU)
-		err := h.HandshakeContext(ctx)
-		cancel()
-		if err != nil {
-			return
-		}
+	defer c.farewell()
+	if c.srv.cfg.LDAPS && c.canTLS() && !c.handshake() {
+		return
 	}
 	for c.handleBuffered() && c.flush() && c.fill() {
 	}
@@ -168,6 +171,9 @@ func (c *conn) handle(pdu []byte) bool {
 		case opBindRequest:
 			err = c.bind(m)
 		case opSearchRequest:
+			if cap(c.out) <= keepIdle && len(c.out) == 0 {
+				c.out = writeBuffers.Get().(*[writeBuffer]byte)[:0]
+			}
 			err = c.search(m)
 		case opCompareRequest:
 			err = c.compare(m)
@@ -194,24 +200,16 @@ func (c *conn) handle(pdu []byte) bool {
 
 // fill reads more into the buffer, which holds no whole PDU. It returns false when there will be no more.
 func (c *conn) fill() bool {
+	full := c.w == len(c.in) // there is probably more
 	if c.r == c.w {
 		c.r, c.w = 0, 0
-		if len(c.in) > readBuffer {
-			c.in = make([]byte, readBuffer)
-		}
+		c.release()
 	} else if c.r > 0 {
 		c.w = copy(c.in, c.in[c.r:c.w])
 		c.r = 0
 	}
-	if c.w == len(c.in) {
-		// The buffer grows with what arrived, never to a length that was only announced.
-		limit := c.srv.cfg.Limits.UnboundPDU
-		if c.privileged {
-			limit = c.srv.cfg.Limits.BoundPDU
-		}
-		in := make([]byte, min(2*len(c.in), max(limit, readBuffer)))
-		copy(in, c.in[:c.w])
-		c.in = in
+	if c.w > 0 && full && len(c.in) < readBuffer || c.w == len(c.in) {
+		c.grow()
 	}
 	c.armRead()
 	// After arming: Drain marks first and moves the deadline then, so one of the two is seen here.
@@ -233,6 +231,54 @@ func (c *conn) fill() bool {
 	return false
 }
 
+// Buffers that connections are lent while they have something to do. There may be thousands that have not.
+var (
+	readBuffers  = sync.Pool{New: func() any { return new([readBuffer]byte) }}
+	writeBuffers = sync.Pool{New: func() any { return new([writeBuffer]byte) }}
+)
+
+// grow makes room behind what is in the read buffer, which is full. It grows with what arrived, never to a length that was only
+// announced.
+func (c *conn) grow() {
+	old := c.in
+	if len(old) < readBuffer {
+		c.in = readBuffers.Get().(*[readBuffer]byte)[:]
+	} else {
+		limit := c.srv.cfg.Limits.UnboundPDU
+		if c.privileged {
+			limit = c.srv.cfg.Limits.BoundPDU
+		}
+		c.in = make([]byte, min(2*len(old), max(limit, readBuffer)))
+	}
+	copy(c.in, old[:c.w])
+	c.giveBack(old)
+}
+
+// release gives back what a connection that waits for a request needs not keep.
+func (c *conn) release() {
+	if len(c.in) != idleBuffer {
+		c.giveBack(c.in)
+		c.in = c.idle[:]
+	}
+	if len(c.out) > 0 {
+		return
+	}
+	if cap(c.out) == writeBuffer {
+		writeBuffers.Put((*[writeBuffer]byte)(c.out[:writeBuffer]))
+	}
+	if cap(c.out) > keepIdle {
+		c.out = nil
+	}
+}
+
+// giveBack clears a read buffer, in which half a password may be, and lends it to others.
+func (c *conn) giveBack(in []byte) {
+	clear(in)
+	if len(in) == readBuffer {
+		readBuffers.Put((*[readBuffer]byte)(in))
+	}
+}
+
 // armRead sets the deadline by which the client must have sent the rest of a PDU, or begun the next one.
 func (c *conn) armRead() {
 	l := &c.srv.cfg.Limits
@@ -240,7 +286,7 @@ func (c *conn) armRead() {
 		if !c.partial {
 			c.partial = true
 			c.readDeadline = time.Now().Add(l.PDU)
-			c.nc.SetReadDeadline(c.readDeadline)
+			c.raw.SetReadDeadline(c.readDeadline)
 		}
 		return
 	}
@@ -251,7 +297,7 @@ func (c *conn) armRead() {
 	want := time.Now().Add(wait)
 	if off := want.Sub(c.readDeadline); off > min(deadlineSlack, wait/16) || off < 0 {
 		c.readDeadline = want
-		c.nc.SetReadDeadline(want)
+		c.raw.SetReadDeadline(want)
 	}
 }
 
@@ -263,7 +309,7 @@ func (c *conn) flush() bool {
 	timeout := c.srv.cfg.Limits.Write
 	if now := time.Now(); c.writeDeadline.Sub(now) < timeout {
 		c.writeDeadline = now.Add(timeout + min(deadlineSlack, timeout/16))
-		c.nc.SetWriteDeadline(c.writeDeadline)
+		c.raw.SetWriteDeadline(c.writeDeadline)
 	}
 	_, err := c.nc.Write(c.out)
 	if c.out = c.out[:0]; cap(c.out) > keepOut {
@@ -287,6 +333,6 @@ func (c *conn) disconnect(code resultCode, diag string) {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+	c.raw.SetReadDeadline(time.Now().Add(lingerTime))
 	io.CopyN(io.Discard, c.nc, 1<<20)
 }

@@ -258,7 +258,10 @@ func (d *dn) append(dst []byte) []byte {
 	return dst
 }
 
-func (d *dn) String() string { return string(d.append(nil)) }
+func (d *dn) String() string {
+	var buf [128]byte
+	return string(d.append(buf[:0]))
+}
 
 func appendEscaped[T ~string | ~[]byte](dst []byte, value T) []byte {
 	for i := 0; i < len(value); i++ {
@@ -299,4 +302,22 @@ func (d *dn) above(n int) *dn {
 		up.starts = append(up.starts, start-first)
 	}
 	return up
+}
+
+// below returns the name with one more RDN, of one pair, in front, sharing the values.
+func (d *dn) below(a ava) *dn {
+	down := &dn{
+		avas:   append(append(make([]ava, 0, 1+len(d.avas)), a), d.avas...),
+		starts: make([]int, 1, 1+len(d.starts)),
+	}
+	for _, start := range d.starts {
+		down.starts = append(down.starts, start+1)
+	}
+	return down
+}
+
+// isBelow reports whether d is in the scope, scopeOne or scopeSubordinate, of base.
+func (d *dn) isBelow(base *dn, scope int32) bool {
+	more := d.rdns() - base.rdns()
+	return (more == 1 || more > 1 && scope != scopeOne) && d.endsWith(base)
 }

@@ -15,6 +15,10 @@ func (c *conn) extended(m *message) error {
 	if err := req.decode(m.body); err != nil {
 		return err
 	}
+	if string(req.name) == oidStartTLS {
+		c.startTLS(m, &req)
+		return nil
+	}
 	r, value := c.extendedResult(m, &req)
 	c.out = appendExtended(c.out, m.id, r, "", value)
 	return nil
@@ -32,11 +36,9 @@ func (c *conn) extendedResult(m *message, req *extendedRequest) (result, []byte)
 		if c.login == "" {
 			return result{}, []byte{}
 		}
-		return result{}, c.srv.accountDN(c.login).append([]byte("dn:"))
+		return result{}, c.srv.dn(&c.identity).append([]byte("dn:"))
 	case oidPasswordModify:
 		return readOnly, nil
-	case oidStartTLS:
-		return result{code: protocolError, diag: "StartTLS is not supported"}, nil
 	}
 	return result{code: protocolError, diag: "unknown extended request"}, nil
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +49,14 @@ func decideFake(req auth.Request) (auth.Decision, error) {
 	switch {
 	case err != nil:
 		return auth.Decision{Reason: auth.UnknownLogin}, nil
+	case req.Reader:
+		if login == "scan" && req.Password == "scans" {
+			return auth.Decision{OK: true, Reason: auth.Accepted, Login: "scan", AccountID: 9}, nil
+		}
+		if login == "probe" && req.Password == "probes" {
+			return auth.Decision{OK: true, Reason: auth.Accepted, Login: "probe", AccountID: 10}, nil
+		}
+		return auth.Decision{Reason: auth.NoMatch}, nil
 	case login == "broken":
 		return auth.Decision{}, errBroken
 	case (login == "alice" || login == "al") && req.Password == alicePass:
@@ -71,28 +81,151 @@ func (f *fakeAuth) asked() []auth.Request {
 	return append([]auth.Request(nil), f.calls...)
 }
 
+// fakeDirectory holds the accounts of fakePeople.
 type fakeDirectory struct{}
 
-func (fakeDirectory) Entry(ctx context.Context, login string) (auth.Account, error) {
-	switch login {
-	case "alice":
-		return auth.Account{
-			ID: 1, UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", Login: "alice", Aliases: []string{"al"}, DisplayName: "Alice Adams", Enabled: true,
+func (fakeDirectory) Entry(_ context.Context, login string) (auth.Account, error) {
+	if login == "sick" {
+		return auth.Account{}, errBroken
+	}
+	return fakePeople.Entry(context.TODO(), login)
+}
+func (fakeDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
+	return fakePeople.FindAccounts(context.TODO(), keys, limit)
+}
+func (fakeDirectory) Accounts(_ context.Context, after string, limit int) ([]auth.Account, error) {
+	return fakePeople.Accounts(context.TODO(), after, limit)
+}
+func (fakeDirectory) FindGroups(_ context.Context, keys []auth.GroupKey, limit int) ([]auth.Group, error) {
+	if slices.Contains(keys, auth.GroupKey{Member: "sick"}) {
+		return nil, errBroken
+	}
+	return fakePeople.FindGroups(context.TODO(), keys, limit)
+}
+func (fakeDirectory) Groups(_ context.Context, after string, limit int) ([]auth.Group, error) {
+	return fakePeople.Groups(context.TODO(), after, limit)
+}
+
+var fakePeople = &memDirectory{
+	accounts: []auth.Account{
+		{
+			ID: 1, UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", Login: "alice", Aliases: []string{"al"}, DisplayName: "Alice Adams", Enabled: true, Groups: []string{"staff"},
 			Attributes: map[string][]string{
-				"MAIL": {"alice@example.org", "a.adams@example.org"}, "surname": {"Adams"}, "memberOf": {"cn=staff,ou=groups,dc=example,dc=org"},
+				"MAIL": {"alice@example.org", "a.adams@example.org"}, "surname": {"Adams"}, "memberOf": {"cn=forged,ou=groups,dc=example,dc=org"},
 				"uidNumber": {"1001"}, "gidNumber": {"100"}, "homeDirectory": {"/home/alice"}, "userPassword": {"{SSHA}secret"}, "x-Room": {"B 12"},
 				"sambaNTPassword": {"secret"}, "jpegPhoto": {"\xff\xd8\x00"}, "entryUUID": {"forged"}, "empty": nil, "bad name": {"x"},
 			},
 			CreatedAt: time.Date(2026, 11, 22, 1, 2, 3, 0, time.FixedZone("", 3600)), ModifiedAt: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC),
-		}, nil
-	case "bob":
-		return auth.Account{ID: 2, UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c9", Login: "bob", Enabled: true}, nil
-	case "off":
-		return auth.Account{ID: 3, Login: "off"}, nil
-	case "sick":
-		return auth.Account{}, errBroken
+		},
+		{ID: 2, UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c9", Login: "bob", Enabled: true, Groups: []string{"admins"},
+			Attributes: map[string][]string{"mail": {"bob@example.org"}}},
+		{ID: 3, Login: "off"},
+		{ID: 9, Login: "scan", Kind: auth.Reader, Enabled: true},
+	},
+	groups: []auth.Group{
+		{Name: "admins", UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430d1", Members: []string{"bob"}},
+		{Name: "empty", DisplayName: "Nobody at all", UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430d2"},
+		{Name: "staff", UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430d3", Members: []string{"alice"}, Attributes: map[string][]string{"gidNumber": {"100"}}},
+	},
+}
+
+// memDirectory keeps the promises of [Directory] by looking at everything.
+type memDirectory struct {
+	accounts []auth.Account
+	groups   []auth.Group
+
+	mu    sync.Mutex
+	calls []string // what was asked, if not nil
+}
+
+// asked returns how often it was.
+func (m *memDirectory) asked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.calls)
+}
+
+func (m *memDirectory) note(call string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.calls != nil {
+		m.calls = append(m.calls, strings.TrimSpace(call+" "+fmt.Sprint(args...)))
+	}
+}
+
+func (m *memDirectory) Entry(_ context.Context, login string) (auth.Account, error) {
+	m.note("entry", login)
+	for _, a := range m.accounts {
+		if a.Login == login || slices.Contains(a.Aliases, login) {
+			return a, nil
+		}
 	}
 	return auth.Account{}, auth.ErrNoAccount
+}
+
+func (m *memDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
+	m.note("find", keys)
+	var found []auth.Account
+	for _, a := range m.accounts {
+		if slices.ContainsFunc(keys, func(k auth.AccountKey) bool {
+			switch {
+			case k.Login != "":
+				return a.Login == k.Login || slices.Contains(a.Aliases, k.Login)
+			case k.UUID != "":
+				return a.UUID == k.UUID
+			case k.Group != "":
+				return slices.Contains(a.Groups, k.Group)
+			}
+			for name, values := range a.Attributes {
+				if slices.ContainsFunc(values, func(v string) bool { return auth.SearchKey(name, v) == k.Search }) {
+					return true
+				}
+			}
+			return auth.SearchKey("displayName", a.DisplayName) == k.Search
+		}) {
+			found = append(found, a)
+		}
+	}
+	slices.SortFunc(found, func(a, b auth.Account) int { return strings.Compare(a.Login, b.Login) })
+	return found[:min(limit, len(found))], nil
+}
+
+func (m *memDirectory) Accounts(_ context.Context, after string, limit int) ([]auth.Account, error) {
+	m.note("list", after, limit)
+	var found []auth.Account
+	for _, a := range m.accounts {
+		if a.Login > after && a.Kind == auth.Person {
+			found = append(found, a)
+		}
+	}
+	slices.SortFunc(found, func(a, b auth.Account) int { return strings.Compare(a.Login, b.Login) })
+	return found[:min(limit, len(found))], nil
+}
+
+func (m *memDirectory) FindGroups(_ context.Context, keys []auth.GroupKey, limit int) ([]auth.Group, error) {
+	m.note("find groups", keys)
+	var found []auth.Group
+	for _, g := range m.groups {
+		if slices.ContainsFunc(keys, func(k auth.GroupKey) bool {
+			return k.Name != "" && k.Name == g.Name || k.UUID != "" && k.UUID == g.UUID || k.Member != "" && slices.Contains(g.Members, k.Member)
+		}) {
+			found = append(found, g)
+		}
+	}
+	slices.SortFunc(found, func(a, b auth.Group) int { return strings.Compare(a.Name, b.Name) })
+	return found[:min(limit, len(found))], nil
+}
+
+func (m *memDirectory) Groups(_ context.Context, after string, limit int) ([]auth.Group, error) {
+	m.note("list groups", after, limit)
+	var found []auth.Group
+	for _, g := range m.groups {
+		if g.Name > after {
+			found = append(found, g)
+		}
+	}
+	slices.SortFunc(found, func(a, b auth.Group) int { return strings.Compare(a.Name, b.Name) })
+	return found[:min(limit, len(found))], nil
 }
 
 func newTestServer(t testing.TB, cfg Config) (*Server, *fakeAuth, *bytes.Buffer) {
@@ -180,6 +313,8 @@ type reply struct {
 	value   string // responseValue
 	hasVal  bool
 	attrs   map[string][]string
+
+	controls []byte // of the message
 }
 
 func (r reply) String() string {
@@ -267,6 +402,9 @@ func parseReplies(out []byte) (replies []reply, err error) {
 			}
 		default:
 			return nil, fmt.Errorf("unknown response %#x", tag)
+		}
+		if m.Peek() == 0xa0 {
+			x.controls = must(&m, 0xa0)
 		}
 		if !b.Empty() || !m.Empty() {
 			return nil, errors.New("trailing bytes")

@@ -2,11 +2,14 @@ package ldapbridge
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/ldapbridge/internal/ber"
 )
 
@@ -146,7 +149,8 @@ func checkSession(t *testing.T, l *Limits, in []byte, replies []reply) {
 			if e.id != m.id || m.op != opSearchRequest || e.name != "" && !bound {
 				t.Fatalf("entry %v in answer to %#x, bound: %v", e, m.op, bound)
 			}
-			if e.name != "" && e.name != testBase && e.name != people && e.name != aliceDN && e.name != "uid=bob,"+people {
+			if e.name != "" && e.name != testBase && e.name != people && e.name != aliceDN && e.name != "uid=bob,"+people && e.name != "ou=groups,"+testBase && e.name != "cn=staff,ou=groups,"+testBase &&
+				e.name != "cn=admins,ou=groups,"+testBase && e.name != subschemaName {
 				t.Fatalf("entry %v", e)
 			}
 			for name, values := range e.attrs {
@@ -214,10 +218,17 @@ func FuzzDN(f *testing.F) {
 	wide := *l
 	wide.DN *= 16 // an alias may become longer when it is spelled out
 	s, _, _ := newTestServer(f, Config{})
+	loginFromDN := func(d *dn, name []byte) (string, string) {
+		id, reason, err := s.whoBinds(context.Background(), d, name)
+		if err != nil {
+			panic(err)
+		}
+		return id.login, reason
+	}
 	f.Fuzz(func(t *testing.T, in string) {
 		var d, again dn
 		if d.parse([]byte(in), l) != nil {
-			if _, reason := s.loginFromDN(new(dn), []byte(in)); reason == "" {
+			if _, reason := loginFromDN(new(dn), []byte(in)); reason == "" {
 				t.Fatalf("%q is refused as a DN and accepted as a login", in)
 			}
 			return
@@ -229,15 +240,55 @@ func FuzzDN(f *testing.F) {
 		if len(in) > 0 && d.rdns() == 0 {
 			t.Fatalf("%q is the root", in)
 		}
-		login, reason := s.loginFromDN(&d, []byte(in))
+		login, reason := loginFromDN(&d, []byte(in))
 		if reason != "" {
 			return
 		}
 		if strings.TrimSpace(login) == "" || !utf8.ValidString(login) || strings.ContainsFunc(login, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			t.Fatalf("%q means the login %q", in, login)
 		}
-		if login2, reason := s.loginFromDN(&again, []byte(s.accountDN(login).String())); reason != "" && len(text) <= l.DN || reason == "" && login2 != login {
+		if login2, reason := loginFromDN(&again, []byte(s.accountDN(login).String())); reason != "" && len(text) <= l.DN || reason == "" && login2 != login {
 			t.Fatalf("%q means %q, whose own name means %q, %s", in, login, login2, reason)
+		}
+	})
+}
+
+// FuzzAccountKey: a name that means an account means the same one when it is written as the account's entry is, and a name written by
+// us for a login is found by that login.
+func FuzzAccountKey(f *testing.F) {
+	for _, s := range []string{aliceDN, "UID=ALICE, ou=people,dc=example,dc=org", `uid=\c3\89lan,ou=people,dc=example,dc=org`, "uid=ﬁsh,ou=people,dc=example,dc=org", "uid=a\\,b,ou=people,app=wiki,dc=example,dc=org"} {
+		f.Add(s)
+	}
+	s, _, _ := newTestServer(f, withApplications)
+	p := s.src.(*peopleSource)
+	f.Fuzz(func(t *testing.T, in string) {
+		var d dn
+		if d.parse([]byte(in), &s.cfg.Limits) != nil {
+			return
+		}
+		app, plain := s.split(&d)
+		if plain == nil {
+			return
+		}
+		if again := s.join(app, plain); !again.equal(&d) {
+			t.Fatalf("%q without and with its application is %q", in, again)
+		}
+		if a, _ := s.split(plain); a != nil {
+			return // an application within an application: no account's name
+		}
+		login, ok := p.loginIn(plain)
+		if !ok {
+			return
+		}
+		if again, err := auth.NormaliseLogin(login); err != nil || again != login {
+			t.Fatalf("%q means %q, which is not normal: %q, %v", in, login, again, err)
+		}
+		own := s.accountDN(login)
+		if again, ok := p.loginIn(own); !ok || again != login {
+			t.Fatalf("%q means %q, whose own name %q means %q", in, login, own, again)
+		}
+		if !own.equal(plain) && equalFold([]byte(login), plain.rdn(0)[0].value) {
+			t.Fatalf("%q and %q are the same and not equal", in, own)
 		}
 	})
 }
@@ -254,11 +305,24 @@ func FuzzFilter(f *testing.F) {
 		f.Fatal(err)
 	}
 	e, l := s.personEntry(&acct), &s.cfg.Limits
+	p, q := s.src.(*peopleSource), &query{srv: s}
+	staff := fakePeople.groups[2]
+	g := s.groupEntry(q, &staff)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if checkFilter(in, l) != nil {
 			return
 		}
 		got := e.match(in, l)
+		if x := p.personPlanner(q).filter(in); x.bounded && got == isTrue {
+			if found, _ := fakePeople.FindAccounts(t.Context(), x.keys, 100); !slices.ContainsFunc(found, func(a auth.Account) bool { return a.ID == acct.ID }) {
+				t.Fatalf("the filter is true for alice and planned as %+v", x.keys)
+			}
+		}
+		if x := p.groupPlanner(q).filter(in); x.bounded && g.match(in, l) == isTrue {
+			if found, _ := fakePeople.FindGroups(t.Context(), x.keys, 100); !slices.ContainsFunc(found, func(g auth.Group) bool { return g.Name == staff.Name }) {
+				t.Fatalf("the filter is true for the group and planned as %+v", x.keys)
+			}
+		}
 		if got < isFalse || got > isTrue {
 			t.Fatalf("match = %d", got)
 		}

@@ -491,8 +491,8 @@ func TestGoLDAPClient(t *testing.T) {
 }
 
 func TestTLSListener(t *testing.T) {
-	s, a, _ := newTestServer(t, Config{RequireTLS: true, Limits: Limits{PDU: 2 * time.Second}})
-	addr := startServer(t, s, tls.NewListener(listen(t, "tcp", "127.0.0.1:0"), testTLS(t)))
+	s, a, _ := newTestServer(t, Config{RequireTLS: true, TLS: testTLS(t), LDAPS: true, Limits: Limits{PDU: 2 * time.Second}})
+	addr := startServer(t, s, listen(t, "tcp", "127.0.0.1:0"))
 	nc, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)

@@ -119,6 +119,7 @@ func (m *message) unknownCritical() bool {
 			// Accepted, and answered without a response control: sssd and nslcd are content with that.
 		case m.op != opBindRequest && string(c.oid) == oidManageDsaIT:
 			// There are no referral objects to manage.
+		case m.op == opSearchRequest && string(c.oid) == oidPagedResults:
 		default:
 			return true
 		}

@@ -7,6 +7,7 @@ type resultCode int32
 
 const (
 	success                 resultCode = 0
+	operationsError         resultCode = 1 // only of StartTLS
 	protocolError           resultCode = 2
 	timeLimitExceeded       resultCode = 3
 	sizeLimitExceeded       resultCode = 4

@@ -1,13 +1,8 @@
 package ldapbridge
 
 import (
-	"context"
 	"errors"
-	"log/slog"
-	"slices"
 	"time"
-
-	"github.com/valetkey/valetkey/internal/auth"
 )
 
 // Values of scope (RFC 4511 section 4.5.1.2).
@@ -24,181 +19,187 @@ func (c *conn) search(m *message) error {
 	if err := req.decode(m.body); err != nil {
 		return err
 	}
-	r, err := c.searchEntries(m, &req)
+	r, p, err := c.searchEntries(m, &req)
 	if err != nil {
 		return err
 	}
-	c.out = appendResponse(c.out, m.id, opSearchDone, r)
+	c.out = p.appendDone(c.out, c.srv, m.id, r)
 	return nil
 }
 
-// searchEntries appends the entries and returns the result that ends them.
-func (c *conn) searchEntries(m *message, req *searchRequest) (result, error) {
+// searchEntries sends the entries and returns the result that ends them, with the page if one was asked for.
+func (c *conn) searchEntries(m *message, req *searchRequest) (result, *page, error) {
 	l := &c.srv.cfg.Limits
 	switch err := checkFilter(req.filter, l); {
 	case errors.Is(err, errDecoding):
-		return result{}, err
+		return result{}, nil, err
 	case err != nil:
-		return result{code: protocolError, diag: err.Error()}, nil
+		return result{code: protocolError, diag: err.Error()}, nil, nil
 	}
 	switch {
 	case m.unknownCritical():
-		return result{code: unavailableCriticalExt}, nil
+		return result{code: unavailableCriticalExt}, nil, nil
 	case req.scope < scopeBase || req.scope > scopeSubordinate:
-		return result{code: protocolError, diag: "invalid scope"}, nil
+		return result{code: protocolError, diag: "invalid scope"}, nil, nil
 	case req.deref < 0 || req.deref > 3: // checked and ignored: there are no aliases
-		return result{code: protocolError, diag: "invalid derefAliases"}, nil
+		return result{code: protocolError, diag: "invalid derefAliases"}, nil, nil
 	case req.sizeLimit < 0:
-		return result{code: protocolError, diag: "invalid size limit"}, nil
+		return result{code: protocolError, diag: "invalid size limit"}, nil, nil
 	case req.timeLimit < 0:
-		return result{code: protocolError, diag: "invalid time limit"}, nil
+		return result{code: protocolError, diag: "invalid time limit"}, nil, nil
 	}
 	sel, ok := newSelection(req.attributes, l.Attributes)
 	if !ok {
-		return result{code: protocolError, diag: "too many attributes"}, nil
+		return result{code: protocolError, diag: "too many attributes"}, nil, nil
 	}
-	sent := int32(0)
-	// emit returns false when the client wants no more.
-	emit := func(e *entry) bool {
-		if e.match(req.filter, l) != isTrue {
-			return true
-		}
-		if req.sizeLimit > 0 && sent == req.sizeLimit {
-			return false
-		}
-		sent++
-		c.out = e.append(c.out, m.id, &sel, req.typesOnly)
-		return true
+	p, r := newPage(m)
+	if r.code != success {
+		return r, nil, nil
 	}
-
-	if len(req.base) == 0 && req.scope == scopeBase {
-		emit(c.srv.root)
-		return result{}, nil
+	w := walk{operation: &operation{c: c}, m: m, req: req, sel: &sel, limit: l.SearchEntries}
+	if req.sizeLimit > 0 {
+		w.limit = min(w.limit, int(req.sizeLimit))
+	}
+	if e := c.publicEntry(req.base); e != nil && (req.scope == scopeBase || len(req.base) > 0) {
+		if req.scope == scopeBase || req.scope == scopeSub {
+			w.emit(e, "")
+		}
+		return w.result(nil), p, nil
 	}
 	if c.login == "" {
-		return result{code: insufficientAccess, diag: "bind first"}, nil
+		return result{code: insufficientAccess, diag: "bind first"}, nil, nil
 	}
-	timeLimit := time.Duration(req.timeLimit) * time.Second
-	var t target
-	if len(req.base) == 0 && req.scope == scopeSub {
+	w.page = p
+	w.operation = c.begin(time.Duration(req.timeLimit)*time.Second, req.filter, &sel)
+	defer w.cancel()
+	base := req.base
+	if len(base) == 0 && req.scope == scopeSub {
 		// Clients without a configured base search everything below the root.
-		t.level = len(c.srv.containers) - 1
-	} else {
-		var r result
-		if t, r = c.locate(req.base, timeLimit); r.code != success {
-			return r, nil
-		}
+		base = []byte(c.srv.suffix(c.app))
 	}
-
-	// The tree is a chain: the containers from the suffix down to the parent of the accounts, then the own entry.
-	lowest, highest := t.level, t.level
-	switch req.scope {
-	case scopeOne:
-		lowest, highest = t.level-1, t.level-1
-	case scopeSub:
-		lowest = ownLevel
-	case scopeSubordinate:
-		lowest, highest = ownLevel, t.level-1
+	e, r := w.locate(base)
+	if r.code != success {
+		return r, nil, nil
 	}
-	if lowest <= ownLevel && ownLevel <= highest && t.own == nil {
-		var r result
-		if _, t.own, r = c.ownEntry(timeLimit); r.code != success {
-			return r, nil
-		}
-	}
-	for level := highest; level >= max(lowest, ownLevel); level-- {
-		e := t.own
-		if level > ownLevel {
-			e = c.srv.containers[level]
-		}
-		if e != nil && !emit(e) {
-			return result{code: sizeLimitExceeded}, nil
-		}
-	}
-	return result{}, nil
+	return w.below(e), p, nil
 }
 
-// ownLevel is the level of the own entry; the levels above it index Server.containers.
-const ownLevel = -1
-
-// target is an entry that the bound user may see: an index in Server.containers, or ownLevel and the entry.
-type target struct {
-	level int
-	own   *entry
+// publicEntry returns the entry that everybody may read, if this is the name of one.
+func (c *conn) publicEntry(name []byte) *entry {
+	if len(name) == 0 {
+		return c.rootEntry()
+	}
+	if len(name) <= 2*len(subschemaName) && c.name.parse(name, &c.srv.cfg.Limits) == nil && c.name.equal(c.srv.subschema.dn) {
+		return c.srv.subschema
+	}
+	return nil
 }
 
-// locate finds the entry of this name. Whatever the user may not see is not there: the result is the same
-// noSuchObject, with the nearest ancestor that is visible.
-func (c *conn) locate(name []byte, timeLimit time.Duration) (target, result) {
-	s := c.srv
-	d := &c.name
-	if d.parse(name, &s.cfg.Limits) != nil {
-		return target{}, result{code: invalidDNSyntax}
-	}
-	missing := result{code: noSuchObject}
-	for level, e := range s.containers {
-		if !d.endsWith(e.dn) {
-			continue
-		}
-		if d.rdns() == e.dn.rdns() {
-			return target{level: level}, result{}
-		}
-		missing.matched = e.name
-		if level > 0 {
-			return target{}, missing
-		}
-		// Below the parent of the accounts. The name may be an alias of the user's login.
-		login, ok := s.loginOf(d.rdn(d.rdns() - s.people.rdns() - 1))
-		if !ok {
-			return target{}, missing
-		}
-		key, err := auth.NormaliseLogin(login)
-		if err != nil {
-			return target{}, missing
-		}
-		acct, own, r := c.ownEntry(timeLimit)
-		if r.code != success {
-			return target{}, r
-		}
-		if own == nil || key != acct.Login && !slices.Contains(acct.Aliases, key) {
-			return target{}, missing
-		}
-		if d.rdns() > s.people.rdns()+1 {
-			missing.matched = own.name
-			return target{}, missing
-		}
-		return target{level: ownLevel, own: own}, result{}
-	}
-	return target{}, missing
+// walk is a search under way.
+type walk struct {
+	*operation
+	m   *message
+	req *searchRequest
+	sel *selection
+
+	page  *page // nil: none was asked for
+	limit int   // entries of the whole search, all pages
+	sent  int   // in this answer
+	bytes int
+	end   resultCode // why emit returned false
 }
 
-// ownEntry reads the account of the bound user, which may have been disabled or deleted since the bind: the entry is nil then.
-func (c *conn) ownEntry(timeLimit time.Duration) (acct auth.Account, e *entry, r result) {
-	if !c.flush() { // the directory may keep us waiting
-		return acct, nil, result{code: other, diag: temporaryFailure}
+// below sends the base and what lies below it, as far as the scope goes.
+func (w *walk) below(base *entry) result {
+	s := w.c.srv
+	q := &w.q
+	q.base, q.scope = base.dn, w.req.scope
+	if p := w.page; p != nil {
+		p.bind(w)
+		if !p.resume(s) {
+			return result{code: protocolError, diag: "paged results cookie is invalid"}
+		}
+		if p.size == 0 { // abandoned
+			return result{}
+		}
+		q.after = p.last
 	}
-	limit := c.srv.cfg.Limits.Decision
-	clients := timeLimit > 0 && timeLimit < limit
-	if clients {
-		limit = timeLimit
+	if (q.scope == scopeBase || q.scope == scopeSub) && (w.page == nil || !w.page.started) {
+		if !w.emit(s.inApplication(q.app, base), "") {
+			return w.result(nil)
+		}
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, limit)
-	defer cancel()
-	acct, err := c.srv.dir.Entry(ctx, c.login)
+	if q.scope == scopeBase {
+		return w.result(nil)
+	}
+	if q.scope == scopeSub {
+		q.scope = scopeSubordinate
+	}
+	q.limit = w.room()
+	return w.result(s.src.search(w.ctx, q, func(e *entry, position string) bool {
+		if !w.c.sees(e) || !e.dn.isBelow(q.base, q.scope) {
+			return true
+		}
+		return w.emit(s.inApplication(q.app, e), position)
+	}))
+}
+
+// room returns how many entries may still match before the search ends, one more included that says whether there are more.
+func (w *walk) room() int {
+	n := w.limit - w.sent
+	if w.page != nil {
+		n = min(w.limit-w.page.sent, w.page.size) - w.sent
+	}
+	return n + 1
+}
+
+// emit sends the entry if the filter holds. It returns false when the search is at its end.
+func (w *walk) emit(e *entry, position string) bool {
+	c := w.c
+	if e.match(w.req.filter, &c.srv.cfg.Limits) != isTrue {
+		return true
+	}
+	before := 0
+	if w.page != nil {
+		before = w.page.sent
+	}
 	switch {
-	case errors.Is(err, auth.ErrNoAccount):
-		return acct, nil, result{}
-	case err != nil && clients && errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return acct, nil, result{code: timeLimitExceeded}
-	case err != nil:
-		c.srv.stats.undecided.Add(1)
-		c.srv.log.LogAttrs(ctx, slog.LevelWarn, "ldap: entry cannot be read",
-			auth.Quoted("user", c.login), slog.String("session", c.session), slog.Any("err", err))
-		return acct, nil, result{code: other, diag: temporaryFailure}
-	case !acct.Enabled:
-		return acct, nil, result{}
+	case before+w.sent == w.limit:
+		w.end = sizeLimitExceeded
+	case w.page != nil && (w.sent == w.page.size || w.sent > 0 && w.bytes >= c.srv.cfg.Limits.SearchBytes):
+		w.page.more = true
+		return false
+	case w.bytes >= c.srv.cfg.Limits.SearchBytes:
+		w.end = sizeLimitExceeded
 	}
-	return acct, c.srv.personEntry(&acct), result{}
+	if w.end != success {
+		return false
+	}
+	length := len(c.out)
+	c.out = e.append(c.out, w.m.id, w.sel, w.req.typesOnly)
+	w.bytes += len(c.out) - length
+	w.sent++
+	if w.page != nil {
+		w.page.last = position
+	}
+	return len(c.out) <= flushAt || c.flush()
+}
+
+// result says how the search ended: err is the source's.
+func (w *walk) result(err error) result {
+	p := w.page
+	if p != nil {
+		p.total = p.sent + w.sent
+	}
+	switch {
+	case w.end != success:
+		return result{code: w.end}
+	case err != nil && p != nil && p.size > 0 && w.sent == p.size && w.failed(err).code == timeLimitExceeded:
+		p.more = true // only whether there is another one is not known
+	case err != nil:
+		return w.failed(err)
+	}
+	return result{}
 }
 
 // compare answers a CompareRequest (RFC 4511 section 4.10).
@@ -218,17 +219,15 @@ func (c *conn) compareResult(m *message, req *compareRequest) result {
 	if c.login == "" {
 		return result{code: insufficientAccess, diag: "bind first"}
 	}
-	e := c.srv.root
-	if len(req.entry) > 0 {
-		t, r := c.locate(req.entry, 0)
-		switch {
-		case r.code != success:
+	e := c.publicEntry(req.entry)
+	if e == nil {
+		o := c.begin(0, nil, nil)
+		defer o.cancel()
+		found, r := o.locate(req.entry)
+		if r.code != success {
 			return r
-		case t.own != nil:
-			e = t.own
-		default:
-			e = c.srv.containers[t.level]
 		}
+		e = c.srv.inApplication(o.q.app, found)
 	}
 	t, values := e.find(req.ava.description)
 	switch {

@@ -27,7 +27,11 @@ func names(replies []reply) (entries []string, done reply) {
 }
 
 func TestSearchScopes(t *testing.T) {
-	const bobDN = "uid=bob," + people
+	const (
+		bobDN   = "uid=bob," + people
+		groups  = "ou=groups," + testBase
+		staffDN = "cn=staff," + groups
+	)
 	alice := bindReq(1, aliceDN, alicePass)
 	tests := []struct {
 		name    string
@@ -47,9 +51,9 @@ func TestSearchScopes(t *testing.T) {
 		{"anonymous, everything", nil, searchSpec{scope: 2}, nil, 50, ""},
 		{"after an anonymous bind", bindReq(1, "", ""), searchSpec{base: aliceDN}, nil, 50, ""},
 		{"suffix, base", alice, searchSpec{base: testBase}, []string{testBase}, 0, ""},
-		{"suffix, one", alice, searchSpec{base: testBase, scope: 1}, []string{people}, 0, ""},
-		{"suffix, sub", alice, searchSpec{base: testBase, scope: 2}, []string{testBase, people, aliceDN}, 0, ""},
-		{"suffix, subordinate", alice, searchSpec{base: testBase, scope: 3}, []string{people, aliceDN}, 0, ""},
+		{"suffix, one", alice, searchSpec{base: testBase, scope: 1}, []string{groups, people}, 0, ""},
+		{"suffix, sub", alice, searchSpec{base: testBase, scope: 2}, []string{testBase, groups, people, aliceDN, staffDN}, 0, ""},
+		{"suffix, subordinate", alice, searchSpec{base: testBase, scope: 3}, []string{groups, people, aliceDN, staffDN}, 0, ""},
 		{"people, base", alice, searchSpec{base: " OU = People , dc=example,DC=ORG "}, []string{people}, 0, ""},
 		{"people, one", alice, searchSpec{base: people, scope: 1}, []string{aliceDN}, 0, ""},
 		{"people, sub", alice, searchSpec{base: people, scope: 2}, []string{people, aliceDN}, 0, ""},
@@ -58,14 +62,18 @@ func TestSearchScopes(t *testing.T) {
 		{"own, one", alice, searchSpec{base: aliceDN, scope: 1}, nil, 0, ""},
 		{"own, sub", alice, searchSpec{base: aliceDN, scope: 2}, []string{aliceDN}, 0, ""},
 		{"own, subordinate", alice, searchSpec{base: aliceDN, scope: 3}, nil, 0, ""},
-		{"everything", alice, searchSpec{scope: 2}, []string{testBase, people, aliceDN}, 0, ""},
+		{"everything", alice, searchSpec{scope: 2}, []string{testBase, groups, people, aliceDN, staffDN}, 0, ""},
 		{"below the root, one", alice, searchSpec{scope: 1}, nil, 32, ""},
 		{"another user who exists", alice, searchSpec{base: bobDN}, nil, 32, people},
 		{"another user who does not", alice, searchSpec{base: "uid=nobody," + people}, nil, 32, people},
 		{"no login", alice, searchSpec{base: "cn=alice," + people}, nil, 32, people},
 		{"below the own entry", alice, searchSpec{base: "cn=x," + aliceDN}, nil, 32, aliceDN},
 		{"below another's", alice, searchSpec{base: "cn=x," + bobDN}, nil, 32, people},
-		{"unknown container", alice, searchSpec{base: "ou=groups," + testBase}, nil, 32, testBase},
+		{"groups, sub", alice, searchSpec{base: groups, scope: 2}, []string{groups, staffDN}, 0, ""},
+		{"own group", alice, searchSpec{base: "CN=Staff , OU=groups," + testBase}, []string{staffDN}, 0, ""},
+		{"group of others", alice, searchSpec{base: "cn=admins," + groups}, nil, 32, groups},
+		{"no group", alice, searchSpec{base: "cn=nobody," + groups}, nil, 32, groups},
+		{"unknown container", alice, searchSpec{base: "ou=printers," + testBase}, nil, 32, testBase},
 		{"other suffix", alice, searchSpec{base: "dc=com"}, nil, 32, ""},
 		{"above the suffix", alice, searchSpec{base: "dc=org", scope: 2}, nil, 32, ""},
 		{"unparsable", alice, searchSpec{base: "example.org"}, nil, 34, ""},
@@ -75,14 +83,14 @@ func TestSearchScopes(t *testing.T) {
 		{"deref 4", alice, searchSpec{base: aliceDN, deref: 4}, nil, 2, ""},
 		{"size limit -1", alice, searchSpec{base: aliceDN, size: -1}, nil, 2, ""},
 		{"time limit -1", alice, searchSpec{base: aliceDN, time: -1}, nil, 2, ""},
-		{"size limit as many as there are", alice, searchSpec{base: testBase, scope: 2, size: 3}, []string{testBase, people, aliceDN}, 0, ""},
-		{"size limit cuts", alice, searchSpec{base: testBase, scope: 2, size: 2}, []string{testBase, people}, 4, ""},
+		{"size limit as many as there are", alice, searchSpec{base: testBase, scope: 2, size: 5}, []string{testBase, groups, people, aliceDN, staffDN}, 0, ""},
+		{"size limit cuts", alice, searchSpec{base: testBase, scope: 2, size: 2}, []string{testBase, groups}, 4, ""},
 		{"size limit counts matches only", alice, searchSpec{base: testBase, scope: 2, size: 1, filter: cons(filterEqual, str("uid"), str("alice"))}, []string{aliceDN}, 0, ""},
 		{"account deleted since the bind", bindReq(1, "uid=gone,"+people, "gone"), searchSpec{base: "uid=gone," + people}, nil, 32, people},
 		{"account disabled since the bind", bindReq(1, "uid=off,"+people, "off"), searchSpec{base: "uid=off," + people}, nil, 32, people},
 		{"account disabled, containers", bindReq(1, "uid=off,"+people, "off"), searchSpec{base: people, scope: 2}, []string{people}, 0, ""},
 		{"directory broken", bindReq(1, "uid=sick,"+people, "sick"), searchSpec{base: "uid=sick," + people}, nil, 80, ""},
-		{"directory broken, sub", bindReq(1, "uid=sick,"+people, "sick"), searchSpec{base: testBase, scope: 2}, nil, 80, ""},
+		{"directory broken, sub", bindReq(1, "uid=sick,"+people, "sick"), searchSpec{base: testBase, scope: 2}, []string{testBase, groups, people}, 80, ""},
 		{"257 attributes", alice, searchSpec{base: aliceDN, attrs: slices.Repeat([]string{"cn"}, 257)}, nil, 2, ""},
 		{"256 attributes", alice, searchSpec{base: aliceDN, attrs: slices.Repeat([]string{"cn"}, 256)}, []string{aliceDN}, 0, ""},
 	}
@@ -121,14 +129,14 @@ func TestSearchAttributes(t *testing.T) {
 		return replies[1].attrs
 	}
 	user := map[string][]string{
-		"objectClass": {"top", "person", "organizationalPerson", "inetOrgPerson", "posixAccount"},
+		"objectClass": {"top", "person", "organizationalPerson", "inetOrgPerson", "posixAccount", "shadowAccount"},
 		"uid":         {"alice"}, "cn": {"Alice Adams"}, "displayName": {"Alice Adams"}, "sn": {"Adams"},
 		"mail": {"alice@example.org", "a.adams@example.org"}, "memberOf": {"cn=staff,ou=groups,dc=example,dc=org"},
 		"uidNumber": {"1001"}, "gidNumber": {"100"}, "homeDirectory": {"/home/alice"}, "x-Room": {"B 12"}, "jpegPhoto": {"\xff\xd8\x00"},
 	}
 	operational := map[string][]string{
 		"entryUUID": {"6ba7b810-9dad-11d1-80b4-00c04fd430c8"}, "entryDN": {aliceDN}, "structuralObjectClass": {"inetOrgPerson"},
-		"hasSubordinates": {"FALSE"}, "createTimestamp": {"20261122000203Z"}, "modifyTimestamp": {"20261123000000Z"},
+		"hasSubordinates": {"FALSE"}, "subschemaSubentry": {subschemaName}, "createTimestamp": {"20261122000203Z"}, "modifyTimestamp": {"20261123000000Z"},
 	}
 	all := map[string][]string{}
 	for _, m := range []map[string][]string{user, operational} {
@@ -175,15 +183,17 @@ func TestSearchAttributes(t *testing.T) {
 		})
 	}
 	t.Run("account without anything", func(t *testing.T) {
-		s, _, _ := newTestServer(t, Config{BaseDN: "O=Example, c=DE", People: "ou=users,ou=mail", RDNAttribute: "CN"})
+		s, _, _ := newTestServer(t, Config{BaseDN: "O=Example, c=DE", People: "ou=users,ou=mail", Groups: "ou=teams,ou=users,ou=mail", RDNAttribute: "CN"})
 		replies := talk(t, s, bindReq(1, "cn=bob,ou=users,ou=mail,o=example,c=de", "bobs"), searchReq(2, searchSpec{scope: 2}))
 		entries, _ := names(replies)
-		want := []string{"o=Example,c=DE", "ou=mail,o=Example,c=DE", "ou=users,ou=mail,o=Example,c=DE", "cn=bob,ou=users,ou=mail,o=Example,c=DE"}
+		want := []string{"o=Example,c=DE", "ou=mail,o=Example,c=DE", "ou=users,ou=mail,o=Example,c=DE", "ou=teams,ou=users,ou=mail,o=Example,c=DE",
+			"cn=bob,ou=users,ou=mail,o=Example,c=DE", "cn=admins,ou=teams,ou=users,ou=mail,o=Example,c=DE"}
 		if !slices.Equal(entries, want) {
 			t.Fatalf("entries = %q, want %q", entries, want)
 		}
-		wantAttrs := map[string][]string{"objectClass": {"top", "person", "organizationalPerson", "inetOrgPerson"}, "uid": {"bob"}, "cn": {"bob"}, "sn": {"bob"}}
-		if got := replies[4].attrs; !reflect.DeepEqual(got, wantAttrs) {
+		wantAttrs := map[string][]string{"objectClass": {"top", "person", "organizationalPerson", "inetOrgPerson"}, "uid": {"bob"}, "cn": {"bob"}, "sn": {"bob"}, "mail": {"bob@example.org"},
+			"memberOf": {"cn=admins,ou=teams,ou=users,ou=mail,o=Example,c=DE"}}
+		if got := replies[5].attrs; !reflect.DeepEqual(got, wantAttrs) {
 			t.Errorf("attributes = %v, want %v", got, wantAttrs)
 		}
 		if got := replies[1].attrs; !reflect.DeepEqual(got, map[string][]string{"objectClass": {"top", "organization"}, "o": {"Example"}}) {
@@ -208,8 +218,8 @@ func TestRootDSE(t *testing.T) {
 	}
 	want := map[string][]string{
 		"objectClass": {"top"}, "namingContexts": {testBase}, "defaultNamingContext": {testBase}, "supportedLDAPVersion": {"3"},
-		"supportedExtension": {oidWhoAmI}, "supportedControl": {oidManageDsaIT}, "vendorName": {"Valetkey"},
-		"supportedFeatures": {"1.3.6.1.4.1.4203.1.5.1", "1.3.6.1.4.1.4203.1.5.3"},
+		"supportedExtension": {oidWhoAmI}, "supportedControl": {oidPagedResults, oidManageDsaIT}, "vendorName": {"Valetkey"},
+		"supportedFeatures": {"1.3.6.1.4.1.4203.1.5.1", "1.3.6.1.4.1.4203.1.5.2", "1.3.6.1.4.1.4203.1.5.3"}, "subschemaSubentry": {subschemaName},
 	}
 	if got := replies[2].attrs; !reflect.DeepEqual(got, want) {
 		t.Errorf("all attributes = %v, want %v", got, want)
@@ -435,10 +445,10 @@ func TestSearchUndecodable(t *testing.T) {
 func TestSearchTimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, _ := newTestServer(t, Config{})
-		s.dir = directoryFunc(func(ctx context.Context, _ string) (auth.Account, error) {
+		s.src.(*peopleSource).dir = directoryFunc{entry: func(ctx context.Context, _ string) (auth.Account, error) {
 			<-ctx.Done()
 			return auth.Account{}, ctx.Err()
-		})
+		}}
 		for limit, want := range map[int32]resultCode{1: timeLimitExceeded, 19: timeLimitExceeded, 0: other, 21: other, 1<<31 - 1: other} {
 			start := time.Now()
 			replies := talk(t, s, bindReq(1, aliceDN, alicePass), searchReq(2, searchSpec{base: aliceDN, time: limit}))
@@ -452,10 +462,13 @@ func TestSearchTimeLimit(t *testing.T) {
 	})
 }
 
-type directoryFunc func(context.Context, string) (auth.Account, error)
+type directoryFunc struct {
+	Directory
+	entry func(context.Context, string) (auth.Account, error)
+}
 
 func (f directoryFunc) Entry(ctx context.Context, login string) (auth.Account, error) {
-	return f(ctx, login)
+	return f.entry(ctx, login)
 }
 
 func TestCompare(t *testing.T) {

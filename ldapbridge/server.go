@@ -1,7 +1,9 @@
 package ldapbridge
 
 import (
+	"cmp"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,12 +26,23 @@ type Server struct {
 	dir  Directory
 	log  *slog.Logger
 
-	people     *dn // parent of the accounts
-	rdnType    *attributeType
-	root       *entry
-	containers []*entry // from the parent of the accounts up to the suffix
+	src      source
+	upstream *upstream // src, if it is one
+	base     *dn
+	apps     map[string]*application // by name
 
-	conns *netserve.Server
+	pageKey [32]byte // of the cookies of paged results
+
+	people       *dn // parent of the accounts
+	groups       *dn
+	readers      *dn // parent of the names of service accounts
+	rdnType      *attributeType
+	root         *entry
+	subschema    *entry
+	rootStartTLS *entry // of connections that may still ask for TLS
+
+	conns      *netserve.Server
+	handshakes handshakes
 
 	session atomic.Uint32
 	stats   counters
@@ -54,33 +67,62 @@ func New(cfg Config, a Authenticator, dir Directory, log *slog.Logger) (*Server,
 	}
 	base, err := parseDN(cfg.BaseDN, &cfg.Limits)
 	if err != nil {
-		return nil, fmt.Errorf("ldap: base DN %q: %w", cfg.BaseDN, err)
+		return nil, fmt.Errorf("ldap: base_dn %q: %w", cfg.BaseDN, err)
 	}
 	if base.rdns() == 0 {
-		return nil, errors.New("ldap: base DN is empty")
+		return nil, errors.New("ldap: base_dn is empty")
+	}
+	if err := cfg.checkTLS(); err != nil {
+		return nil, err
 	}
 	people, err := parseDN(cfg.People+","+base.String(), &cfg.Limits)
 	if err != nil {
-		return nil, fmt.Errorf("ldap: parent of the accounts %q: %w", cfg.People, err)
+		return nil, fmt.Errorf("ldap: people %q: %w", cfg.People, err)
 	}
 	if people.rdns() == cfg.Limits.RDNs {
-		return nil, fmt.Errorf("ldap: parent of the accounts %q: no room for an RDN below it", people)
+		return nil, fmt.Errorf("ldap: people %q: no room for an RDN below it", people)
+	}
+	groups, err := parseDN(cmp.Or(cfg.Groups, "ou=groups")+","+base.String(), &cfg.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("ldap: groups %q: %w", cfg.Groups, err)
+	}
+	readers, err := parseDN(cmp.Or(cfg.Readers, "ou=readers")+","+base.String(), &cfg.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("ldap: readers %q: %w", cfg.Readers, err)
 	}
 	rdnType := lookupType([]byte(cfg.RDNAttribute))
-	if rdnType == nil || rdnType.operational || rdnType.rule != caseIgnore || rdnType == typeObjectClass {
-		return nil, fmt.Errorf("ldap: RDN attribute %q: not a known text attribute", cfg.RDNAttribute)
+	if rdnType == typeApp || rdnType == nil || rdnType.operational || rdnType.rule != caseIgnore || rdnType == typeObjectClass {
+		return nil, fmt.Errorf("ldap: rdn_attribute %q: not a known text attribute", cfg.RDNAttribute)
 	}
 	s := &Server{
-		cfg: cfg, auth: a, dir: dir, log: log,
-		people: people, rdnType: rdnType, root: rootDSE(base.String()),
+		cfg: cfg, auth: a, dir: dir, log: log, base: base, subschema: subschema(), apps: map[string]*application{},
+		people: people, groups: groups, readers: readers, rdnType: rdnType, root: rootDSE(base.String()), rootStartTLS: rootDSE(base.String(), oidStartTLS),
 	}
 	s.conns = netserve.New(netserve.Config{
 		Name: "ldap", Listener: cfg.Listener, Max: cfg.Limits.Connections, MaxPerSource: cfg.Limits.ConnectionsPerSource,
 		Log: log, New: func(nc net.Conn, listener string) netserve.Conn { return newConn(s, nc, listener) },
 	})
 	s.session.Store(rand.Uint32())
-	for i := 0; i <= people.rdns()-base.rdns(); i++ {
-		s.containers = append(s.containers, containerEntry(people.above(i)))
+	crand.Read(s.pageKey[:])
+	for _, app := range cfg.Applications {
+		if err := s.addApplication(app); err != nil {
+			return nil, err
+		}
+	}
+	for key, d := range map[string]*dn{"people": people, "groups": groups, "readers": readers} {
+		if app, plain := s.split(d); app != nil || plain == nil {
+			return nil, fmt.Errorf("ldap: %s %q: app= below the suffix is for applications", key, d)
+		}
+	}
+	if cfg.Upstream != nil {
+		if s.upstream, err = newUpstream(*cfg.Upstream, base, &cfg.Limits, log); err != nil {
+			return nil, fmt.Errorf("ldap: %w", err)
+		}
+		s.src = s.upstream
+		return s, nil
+	}
+	if s.src, err = newPeopleSource(s); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -93,7 +135,12 @@ func (s *Server) Serve(ln net.Listener) error { return s.conns.Serve(ln) }
 
 // Shutdown stops accepting, lets every operation that is under way finish, sends each client a Notice of Disconnection and
 // closes. When the context ends first, the operations are cancelled, the connections closed, and its error returned.
-func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
+func (s *Server) Shutdown(ctx context.Context) error {
+	if s.upstream != nil {
+		defer s.upstream.close()
+	}
+	return s.conns.Shutdown(ctx)
+}
 
 // Stats are counts since the start, but for Connections, which is now.
 type Stats struct {
@@ -104,6 +151,9 @@ type Stats struct {
 	Broken      int64 `json:"broken"` // ended by a notice of disconnection because of an undecodable PDU
 	Panics      int64 `json:"panics"`
 
+	HandshakesFailed int64 `json:"handshakes_failed"` // of TLS
+	HandshakesCut    int64 `json:"handshakes_cut"`    // of those, for there were too many
+
 	BindsAccepted  int64 `json:"binds_accepted"` // anonymous ones too
 	BindsRejected  int64 `json:"binds_rejected"` // result code 49
 	BindsUndecided int64 `json:"binds_undecided"`
@@ -113,6 +163,7 @@ type Stats struct {
 
 type counters struct {
 	requests, broken, panics                       atomic.Int64
+	handshakesFailed, handshakesCut                atomic.Int64
 	bindOK, bindRejected, bindUndecided, bindOther atomic.Int64
 	undecided                                      atomic.Int64
 }
@@ -136,6 +187,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Connections: conns.Open, Accepted: conns.Accepted, Refused: conns.Refused, Requests: n.requests.Load(),
 		Broken: n.broken.Load(), Panics: n.panics.Load(),
+		HandshakesFailed: n.handshakesFailed.Load(), HandshakesCut: n.handshakesCut.Load(),
 		BindsAccepted: n.bindOK.Load(), BindsRejected: n.bindRejected.Load(), BindsUndecided: n.bindUndecided.Load(),
 		BindsRefused: n.bindOther.Load(), Undecided: n.undecided.Load(),
 	}

@@ -36,6 +36,7 @@ type daemon struct {
 	hashes  *auth.Admission
 	auth    *auth.Authenticator
 	store   liveStore
+	certs   *certificates
 	service atomic.Pointer[admin.Service] // nil until the database is known
 	unknown atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
 
@@ -97,23 +98,22 @@ func (l *liveStore) Record(a auth.Attempt) {
 	}
 }
 
-// Entry implements [ldapbridge.Directory].
-func (l *liveStore) Entry(ctx context.Context, login string) (auth.Account, error) {
-	if s := l.wait(ctx); s != nil {
-		return s.Account(ctx, login)
-	}
-	return auth.Account{}, errNoStore
-}
-
 // load reads the configuration and checks what only the front ends can.
-func load(flags config.Flags) (*config.Config, error) {
+//
+// A certificate that is in use already and was spoilt since is no fault: the daemon goes on with what it read.
+func load(flags config.Flags, inUse *certificates) (*config.Config, error) {
 	cfg, err := config.Load(flags)
 	if err != nil {
 		return nil, err
 	}
 	var faults config.Faults
 	for _, s := range specs(cfg) {
-		if _, err := s.build(nil, nil, slog.New(slog.DiscardHandler)); err != nil {
+		protection, err := inUse.check(s.tls)
+		if err != nil {
+			faults = append(faults, config.Fault{Key: s.name + "." + keyOf(s.tls, err), Text: err.Error()})
+			continue
+		}
+		if _, err := s.build(nil, nil, protection, slog.New(slog.DiscardHandler)); err != nil {
 			faults = append(faults, config.Fault{Key: s.name, Text: err.Error()})
 		}
 	}
@@ -129,7 +129,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	d := &daemon{
 		store: liveStore{known: make(chan struct{})},
 		flags: flags, log: log, level: level, started: time.Now(), cfg: cfg, cancel: cancel,
-		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0),
+		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0), certs: newCertificates(ctx, log),
 	}
 	defer func() {
 		if err != nil {
@@ -276,6 +276,7 @@ func (d *daemon) setService() {
 	defer d.mu.Unlock()
 	d.service.Store(&admin.Service{
 		Store: s, Ring: d.ring.Load(), Hashes: d.hashes, Length: d.cfg.Password.Length, Limit: d.cfg.Password.Limit, Now: time.Now,
+		Upstream: d.upstreams(),
 	})
 }
 
@@ -283,7 +284,7 @@ func (d *daemon) setService() {
 func (d *daemon) reload() {
 	d.tellSystemd(sysdaemon.SdNotifyReloading)
 	defer d.tellSystemd(sysdaemon.SdNotifyReady)
-	cfg, err := load(d.flags)
+	cfg, err := load(d.flags, d.certs)
 	if err != nil {
 		var faults config.Faults
 		if errors.As(err, &faults) {
@@ -325,7 +326,9 @@ func (d *daemon) reload() {
 		}
 		cancel()
 	}
+	d.certs.reload()
 	d.reloadFrontEnds(cfg)
+	d.certs.keep(cfg)
 	d.log.Info("reloaded")
 }
 
@@ -427,6 +430,7 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 		v := f.spec.view
 		v.Address = f.address()
 		v.Connections = f.connections()
+		v.TLS = d.certs.view(f.spec)
 		s.Listeners = append(s.Listeners, v)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)

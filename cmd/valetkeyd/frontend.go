@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +29,7 @@ type server interface {
 type built struct {
 	server
 	connections func() int64
+	upstream    admin.Upstream // nil: none
 }
 
 // spec says what one listener is to be.
@@ -35,13 +38,14 @@ type spec struct {
 	config      any    // a spec with an equal one is the same
 	address     config.Address
 	permissions permissions
-	plaintext   bool           // other machines may reach it without TLS
+	plaintext   bool // other machines may reach it without TLS
+	tls         config.TLS
 	view        admin.Listener // for the status, without address and counters
 	build       buildFunc
 }
 
 // buildFunc makes a front end. An error is a fault of the configuration.
-type buildFunc func(*auth.Authenticator, *liveStore, *slog.Logger) (built, error)
+type buildFunc func(*auth.Authenticator, *liveStore, *tls.Config, *slog.Logger) (built, error)
 
 // frontEnd is a listener that is served.
 type frontEnd struct {
@@ -73,48 +77,67 @@ func specs(cfg *config.Config) []spec {
 		return s
 	}
 	for i, c := range cfg.LDAP {
-		s := add("ldap", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
-			s, err := ldapbridge.New(ldapbridge.Config{BaseDN: c.BaseDN, Service: c.Service}, a, dir, log)
+		s := add("ldap", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, tls *tls.Config, log *slog.Logger) (built, error) {
+			s, err := ldapbridge.New(ldapbridge.Config{
+				People: c.Tree.People, RDNAttribute: c.Tree.RDNAttribute, Groups: c.Tree.Groups, Readers: c.Tree.Readers,
+				Applications: applications(c.Applications), Limits: ldapbridge.Limits{
+					SearchEntries: c.Tree.SearchEntries, SearchBytes: c.Tree.SearchMiB << 20, SearchTime: c.Tree.SearchTime,
+				},
+				Upstream: upstream(c.Upstream), BaseDN: c.BaseDN, Service: c.Service, TLS: tls, LDAPS: c.TLS.Mode == "ldaps",
+				RequireTLS: c.TLS.Mode != "" && !c.AllowPlaintext, TrustLoopback: !c.TLS.Always,
+			}, a, dir, log)
 			if err != nil {
 				return built{}, err
 			}
-			return built{s, func() int64 { return int64(s.Stats().Connections) }}, nil
+			b := built{server: s, connections: func() int64 { return int64(s.Stats().Connections) }}
+			if c.Upstream != nil {
+				b.upstream = s
+			}
+			return b, nil
 		})
+		s.tls = c.TLS
 		s.view.BaseDN, s.view.Service = c.BaseDN, c.Service
 	}
 	for i, c := range cfg.Dovecot {
-		add("dovecot", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, log *slog.Logger) (built, error) {
+		add("dovecot", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			var tempfail dovecot.Tempfail
 			if err := tempfail.UnmarshalText([]byte(c.Tempfail)); err != nil {
 				return built{}, err
 			}
 			s := dovecot.New(dovecot.Config{Tempfail: tempfail}, a, log)
-			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 	}
 	for i, c := range cfg.Saslauthd {
-		s := add("saslauthd", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, log *slog.Logger) (built, error) {
+		s := add("saslauthd", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s := saslauthd.New(saslauthd.Config{Service: c.Service}, a, log)
-			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Service = c.Service
 	}
 	for i, c := range cfg.Checkpassword {
-		s := add("checkpassword", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+		s := add("checkpassword", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups}, a, dir, log)
-			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Lookups = c.Lookups
 	}
 	for i, c := range cfg.HTTP {
-		s := add("http", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, log *slog.Logger) (built, error) {
+		s := add("http", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s, err := httpauth.New(httpConfig(c), a, dir, log)
 			if err != nil {
 				return built{}, err
 			}
-			return built{s, func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Endpoints = endpoints(c)
+	}
+	return all
+}
+
+func applications(from []config.Application) (all []ldapbridge.Application) {
+	for _, a := range from {
+		all = append(all, ldapbridge.Application(a))
 	}
 	return all
 }
@@ -161,7 +184,11 @@ func httpConfig(c config.HTTP) httpauth.Config {
 
 // open binds the listener of a spec and serves it. replace says that a Unix socket of ours may be in its place.
 func (d *daemon) open(s spec, replace bool) (*frontEnd, error) {
-	b, err := s.build(d.auth, &d.store, d.log)
+	protection, err := d.certs.config(s.tls)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	b, err := s.build(d.auth, &d.store, protection, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -171,7 +198,8 @@ func (d *daemon) open(s spec, replace bool) (*frontEnd, error) {
 	}
 	f := &frontEnd{spec: s, listener: l, built: b}
 	if a, err := config.ParseAddress(f.address()); err == nil { // of systemd's sockets it is known only now
-		if err := config.CheckPlaintext(a, s.plaintext); err != nil {
+		err := config.CheckPlaintext(a, s.plaintext || s.tls.Mode != "", s.view.FrontEnd == "ldap")
+		if err = cmp.Or(err, config.CheckTLS(a, s.tls.Mode)); err != nil {
 			l.Close()
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}

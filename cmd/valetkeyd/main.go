@@ -101,7 +101,7 @@ LDAP. SIGHUP reads the configuration again, SIGTERM answers what is in flight an
 				_, err := io.WriteString(stdout, config.Example)
 				return err
 			}
-			cfg, err := load(flags)
+			cfg, err := load(flags, nil)
 			if err != nil {
 				return err
 			}

@@ -83,11 +83,23 @@ type Socket struct {
 	AllowPlaintext bool        // off loopback without TLS
 }
 
+// TLS says how the connections of a listener are protected.
+type TLS struct {
+	Mode      string // "starttls" or "ldaps"; empty: not at all
+	Cert, Key string // files in PEM
+	Always    bool   // passwords need it also from this machine: allow_plaintext = false is written out
+}
+
 // LDAP is one listener of the LDAP front end.
 type LDAP struct {
 	Socket
-	BaseDN  string
-	Service string
+	TLS      TLS
+	BaseDN   string
+	Service  string
+	Upstream *Upstream // nil: the accounts of the database
+
+	Tree         Tree
+	Applications []Application
 }
 
 // Dovecot is one listener of the Dovecot authentication protocol.
@@ -346,11 +358,18 @@ func (r *reader) config(flags Flags) *Config {
 		}
 	}
 	for _, l := range ldap {
+		tls := l.tls()
 		c.LDAP = append(c.LDAP, LDAP{
-			Socket:  l.socket("127.0.0.1:3389"),
+			Socket:  l.socketTLS("127.0.0.1:3389", tls.Mode),
+			TLS:     tls,
 			BaseDN:  l.text("base_dn", "dc=example,dc=org"),
 			Service: l.service("service", "ldap"),
+
+			Tree: l.tree(), Applications: l.applications(),
 		})
+		if u := l.optional("upstream"); u != nil {
+			c.LDAP[len(c.LDAP)-1].Upstream = u.upstream()
+		}
 	}
 	for _, d := range dovecot {
 		x := Dovecot{Socket: d.socket("unix:" + filepath.Join(run, "dovecot-auth")), Tempfail: d.text("tempfail", "auto")}
@@ -424,22 +443,72 @@ func (r *reader) checkURL(raw string) {
 	}
 }
 
-// CheckPlaintext refuses an address that other machines reach, since passwords would travel to it in clear.
-func CheckPlaintext(a Address, allowed bool) error {
+// CheckPlaintext refuses an address that other machines reach, since passwords would travel to it in clear. A front end that knows
+// TLS has one more cure.
+func CheckPlaintext(a Address, allowed, knowsTLS bool) error {
 	if a.Address == "" || a.Private() || allowed {
 		return nil
 	}
-	return fmt.Errorf("%s can be reached from other machines, and passwords would travel in clear; listen on 127.0.0.1 or a Unix socket, or set allow_plaintext = true if the network between is protected", a)
+	cure := "listen on 127.0.0.1 or a Unix socket"
+	if knowsTLS {
+		cure = "give it a certificate with tls_cert and tls_key, " + cure
+	}
+	return fmt.Errorf("%s can be reached from other machines, and passwords would travel in clear; %s, or set allow_plaintext = true if the network between is protected", a, cure)
 }
 
+// CheckTLS refuses TLS where it makes no sense.
+func CheckTLS(a Address, mode string) error {
+	if a.Network == "unix" && mode != "" {
+		return errors.New("a Unix socket never leaves this machine and needs no TLS; leave tls, tls_cert and tls_key out")
+	}
+	return nil
+}
+
+// tls reads the keys about TLS. With a certificate the default is StartTLS: who does not ask for it is served as before, on the same
+// port, while LDAPS would turn all of them away.
+func (r *reader) tls() TLS {
+	mode, cert, key := r.text("tls", ""), r.text("tls_cert", ""), r.text("tls_key", "")
+	for name, path := range map[string]string{"tls_cert": cert, "tls_key": key} {
+		if path != "" && !filepath.IsAbs(path) {
+			r.fault(name, "%q is not an absolute path", path)
+		}
+	}
+	switch {
+	case mode == "" && cert == "" && key == "":
+		return TLS{}
+	case mode == "":
+		mode = "starttls"
+	case mode == "off":
+		return TLS{}
+	case mode != "starttls" && mode != "ldaps":
+		r.fault("tls", "%q is not ldaps, starttls or off", mode)
+		return TLS{}
+	}
+	for name, path := range map[string]string{"tls_cert": cert, "tls_key": key} {
+		if path == "" {
+			r.fault(name, "it is missing; TLS needs a certificate and its key in PEM: tls_cert = \"/path/fullchain.pem\" and tls_key = \"/path/privkey.pem\"")
+		}
+	}
+	_, said := r.table["allow_plaintext"]
+	return TLS{Mode: mode, Cert: filepath.Clean(cert), Key: filepath.Clean(key), Always: mode == "starttls" && said && !r.yes("allow_plaintext")}
+}
+
+// socketTLS reads what every listener has, of one that knows TLS.
+func (r *reader) socketTLS(fallback, mode string) Socket { return r.anySocket(fallback, mode, true) }
+
 // socket reads what every listener has.
-func (r *reader) socket(fallback string) Socket {
+func (r *reader) socket(fallback string) Socket { return r.anySocket(fallback, "", false) }
+
+func (r *reader) anySocket(fallback, mode string, knowsTLS bool) Socket {
 	x := Socket{
 		Listen: r.address("listen", fallback), Mode: r.mode("mode", "0660"), Owner: r.text("owner", ""), Group: r.text("group", ""),
 		AllowPlaintext: r.yes("allow_plaintext"),
 	}
-	if err := CheckPlaintext(x.Listen, x.AllowPlaintext); err != nil {
+	if err := CheckPlaintext(x.Listen, x.AllowPlaintext || mode != "", knowsTLS); err != nil {
 		r.fault("listen", "%v", err)
+	}
+	if err := CheckTLS(x.Listen, mode); err != nil {
+		r.fault("tls", "%v", err)
 	}
 	return x
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -34,8 +35,9 @@ func TestLoadWithoutAFile(t *testing.T) {
 		Password: Password{Length: 16, Limit: 25},
 		Log:      Log{Level: slog.LevelInfo},
 		Implied:  true,
-		LDAP:     []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660}, BaseDN: "dc=example,dc=org", Service: "ldap"}},
-		Dovecot:  []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660}, Tempfail: "auto"}},
+		LDAP: []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660}, BaseDN: "dc=example,dc=org", Service: "ldap",
+			Tree: Tree{People: "ou=people", RDNAttribute: "uid", Groups: "ou=groups", Readers: "ou=readers", SearchEntries: 5000, SearchMiB: 8, SearchTime: time.Minute}}},
+		Dovecot: []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660}, Tempfail: "auto"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
@@ -71,7 +73,7 @@ func TestExampleIsTheDefaults(t *testing.T) {
 // The optional sections of the example are right as they stand, but for the files that they name.
 func TestExampleOptions(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"dovecot-secret", "nginx-secret"} {
+	for _, name := range []string{"dovecot-secret", "nginx-secret", "upstream-password"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.Repeat(name[:1], 16)+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -95,6 +97,11 @@ func TestExampleOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Implied = false
+	want.LDAP[0].Applications = []Application{{Name: "wiki", Group: "wiki-users", Service: "wiki"}}
+	want.LDAP[0].Upstream = &Upstream{
+		Kind: "openldap", URLs: []string{"ldaps://ldap1.example.org", "ldaps://ldap2.example.org"},
+		BindDN: "cn=valetkey,ou=services,dc=example,dc=org", Password: strings.Repeat("u", 16),
+	}
 	want.Saslauthd = []Saslauthd{{Socket: unix("mux")}}
 	want.Checkpassword = []Checkpassword{{Socket: unix("checkpassword")}}
 	want.HTTP = []HTTP{{
@@ -160,6 +167,15 @@ func TestFaults(t *testing.T) {
 	long := "unix:/" + strings.Repeat("x", 107)
 	for name, tc := range map[string]struct{ text, want string }{
 		"section as value":       {`database = "x"`, "database: it must be a section: write [database]"},
+		"no entries":             {"[[ldap]]\nsearch_entries = 0", "ldap[1].search_entries: 0 is not a number of entries"},
+		"no bytes":               {"[[ldap]]\nsearch_mib = -1", "ldap[1].search_mib: -1 is not a size"},
+		"search time":            {"[[ldap]]\nsearch_time = \"60\"", "ldap[1].search_time: \"60\" is not a time"},
+		"application, no name":   {"[[ldap]]\n[[ldap.application]]\ngroup = \"g\"", "ldap[1].application[1].name: it is missing"},
+		"application, bad name":  {"[[ldap]]\n[[ldap.application]]\nname = \"Wiki\"", "ldap[1].application[1].name: \"Wiki\" is not a name"},
+		"application twice":      {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\n[[ldap.application]]\nname = \"w\"", "ldap[1].application[2].name: \"w\" is the name of another"},
+		"application's group":    {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\ngroup = \"a b\"", "ldap[1].application[1].group: \"a b\""},
+		"application's service":  {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\nservice = \"a b\"", "ldap[1].application[1].service: \"a b\""},
+		"application's key":      {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\ncolour = \"a b\"", "ldap[1].application[1].colour: unknown key"},
 		"list as section":        {"[ldap]\nlisten = \"127.0.0.1:1\"", "ldap: it must be a list of sections: write [[ldap]]"},
 		"not postgres":           {"[database]\nurl = \"mysql://x\"", "database.url: it must begin with postgres://"},
 		"bad URL":                {"[database]\nurl = \"postgres://u:p%zz@h/d?sslmode=disable\"", "database.url: it is not a URL"},
@@ -169,6 +185,15 @@ func TestFaults(t *testing.T) {
 		"number for text":        {"state_dir = 1", "state_dir: it must be text in quotes"},
 		"admin socket taken":     {"[admin]\nsocket = \"/x\"\n[[dovecot]]\nlisten = \"unix:/x\"", "dovecot[1].listen: unix:/x is already the address of admin.socket"},
 		"relative pepper":        {"[pepper]\nfile = \"p\"", "pepper.file: \"p\" is not an absolute path"},
+		"plaintext to others":    {"[[ldap]]\nlisten = \"0.0.0.0:389\"", "passwords would travel in clear; give it a certificate with tls_cert and tls_key, listen on 127.0.0.1"},
+		"no TLS there":           {"[[dovecot]]\nlisten = \"0.0.0.0:99\"", "in clear; listen on 127.0.0.1"},
+		"TLS off, to others":     {"[[ldap]]\nlisten = \"0.0.0.0:389\"\ntls = \"off\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].listen: tcp:0.0.0.0:389 can be reached"},
+		"bad TLS mode":           {"[[ldap]]\ntls = \"ssl\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].tls: \"ssl\" is not ldaps, starttls or off"},
+		"LDAPS, no certificate":  {"[[ldap]]\ntls = \"ldaps\"", "ldap[1].tls_cert: it is missing"},
+		"certificate, no key":    {"[[ldap]]\ntls_cert = \"/c\"", "ldap[1].tls_key: it is missing"},
+		"key, no certificate":    {"[[ldap]]\ntls_key = \"/c\"", "ldap[1].tls_cert: it is missing"},
+		"relative certificate":   {"[[ldap]]\ntls_cert = \"c\"\ntls_key = \"/k\"", "ldap[1].tls_cert: \"c\" is not an absolute path"},
+		"TLS on a Unix socket":   {"[[ldap]]\nlisten = \"unix:/l\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].tls: a Unix socket never leaves this machine"},
 		"saslauthd over TCP":     {"[[saslauthd]]\nlisten = \"127.0.0.1:1\"", "saslauthd[1].listen: tcp:127.0.0.1:1 is not a Unix socket"},
 		"http without endpoint":  {"[[http]]", "http[1].basic: no endpoint is given"},
 		"grant without secret":   {"[[http]]\n[http.dovecot_grant]", "http[1].dovecot_grant.client_secret_file: it is missing"},
@@ -223,6 +248,30 @@ func TestFlagsOverTheFile(t *testing.T) {
 	two := write(t, "[[ldap]]\nlisten=\"127.0.0.1:1\"\n[[ldap]]\nlisten=\"127.0.0.1:2\"")
 	if _, err := Load(Flags{File: two, LDAP: "127.0.0.1:3"}); err == nil || !strings.Contains(err.Error(), "--ldap") {
 		t.Errorf("--ldap with two listeners: Load = %v, want a fault", err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	const pair = "tls_cert = \"/c\"\ntls_key = \"/k\"\n"
+	for name, tc := range map[string]struct {
+		text string
+		want TLS
+	}{
+		"none":                   {"", TLS{}},
+		"off":                    {"tls = \"off\"\n" + pair, TLS{}},
+		"default":                {pair, TLS{"starttls", "/c", "/k", false}},
+		"StartTLS to others":     {"listen = \"0.0.0.0:389\"\n" + pair, TLS{"starttls", "/c", "/k", false}},
+		"required on loopback":   {"allow_plaintext = false\n" + pair, TLS{"starttls", "/c", "/k", true}},
+		"plaintext allowed":      {"allow_plaintext = true\n" + pair, TLS{"starttls", "/c", "/k", false}},
+		"LDAPS":                  {"tls = \"ldaps\"\n" + pair, TLS{"ldaps", "/c", "/k", false}},
+		"no TLS, required":       {"allow_plaintext = false\n", TLS{}},
+		"socket of systemd's":    {"listen = \"systemd:x\"\n" + pair, TLS{"starttls", "/c", "/k", false}},
+		"LDAPS in another place": {"listen = \"192.0.2.1:636\"\ntls = \"ldaps\"\n" + pair, TLS{"ldaps", "/c", "/k", false}},
+	} {
+		got, err := Load(Flags{File: write(t, "[[ldap]]\n"+tc.text)})
+		if err != nil || got.LDAP[0].TLS != tc.want {
+			t.Errorf("%s: Load = %+v, %v, want %+v", name, got, err, tc.want)
+		}
 	}
 }
 

@@ -193,7 +193,11 @@ func (r *reader) subs(key string) []*reader {
 	}
 	var out []*reader
 	for i, t := range tables {
-		out = append(out, &reader{name: fmt.Sprintf("%s[%d]", key, i+1), parent: r, table: t})
+		name := fmt.Sprintf("%s[%d]", key, i+1)
+		if r.name != "" {
+			name = r.name + "." + name
+		}
+		out = append(out, &reader{name: name, parent: r, table: t})
 	}
 	r.subsOf = append(r.subsOf, out...)
 	return out

@@ -4,15 +4,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 // LDAPTool runs a program of ldap-utils (ldapwhoami, ldapsearch) with a simple bind, and returns the LDAP result code as its
 // exit code. An empty DN binds anonymously. The password goes through a file: -y takes the file as it is, so that an empty one is
-// an unauthenticated bind (RFC 4513 section 5.1.2).
+// an unauthenticated bind (RFC 4513 section 5.1.2). addr is host:port, or a URL.
 func LDAPTool(t testing.TB, tool, addr, dn, password string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	call := []string{"-x", "-H", "ldap://" + addr, "-o", "nettimeout=20"}
+	if !strings.Contains(addr, "://") {
+		addr = "ldap://" + addr
+	}
+	call := []string{"-x", "-H", addr, "-o", "nettimeout=20"}
 	if dn != "" {
 		dir, err := os.MkdirTemp("", "vk-")
 		if err != nil {

@@ -31,6 +31,7 @@ var (
 	EximHeavy      = Peer{"exim4", "exim4-daemon-heavy"} // the light one lacks the dovecot authenticator
 	Slapd          = Peer{"slapd", "slapd"}
 	SASLBin        = Peer{"testsaslauthd", "sasl2-bin"}
+	OpenSSL        = Peer{"openssl", "openssl"}
 )
 
 var binDir string

@@ -36,7 +36,11 @@ import (
 const shared = "0123456789abcdef" // the secret between us and HTTP peers
 
 // scripted decides by the password: "right", "broken" (undecided), or the name of a reason.
-type scripted struct{ asked atomic.Int64 }
+type scripted struct {
+	ldapbridge.Directory // nothing but Entry is asked
+
+	asked atomic.Int64
+}
 
 func (s *scripted) Authenticate(_ context.Context, r auth.Request) (auth.Decision, error) {
 	s.asked.Add(1)

@@ -1,0 +1,5 @@
+//go:build race
+
+package ldapbridge
+
+const raceEnabled = true
