@@ -331,6 +331,8 @@ func (u *upstream) read(ctx context.Context, name *dn, filter string, attrs []st
 		return err
 	})
 	switch {
+	case errors.Is(err, errUpstreamName):
+		return nil, errNoEntry
 	case err != nil:
 		return nil, err
 	case page.code == timeLimitExceeded || page.code == sizeLimitExceeded:

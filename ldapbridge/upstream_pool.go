@@ -453,6 +453,9 @@ func (c *upstreamConn) search(ctx context.Context, req *ldap.SearchRequest, byte
 			page.code = code
 			return page, nil
 		}
+		if answer.ResultCode == ldap.LDAPResultInvalidDNSyntax {
+			return upstreamPage{}, errUpstreamName
+		}
 		// A server that is shutting down, or has forgotten who we are: a new connection may do better.
 		switch answer.ResultCode {
 		case ldap.LDAPResultOperationsError, ldap.LDAPResultStrongAuthRequired, ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
@@ -468,6 +471,10 @@ func (c *upstreamConn) search(ctx context.Context, req *ldap.SearchRequest, byte
 		return upstreamPage{}, cause
 	}
 }
+
+// errUpstreamName: by the upstream's schema there can be no entry of the name that it was asked for, such as one with an attribute that
+// it does not know.
+var errUpstreamName = fmt.Errorf("the upstream answers with result code %d", ldap.LDAPResultInvalidDNSyntax)
 
 // isWireError says that the upstream sent what it must not, so that asking again is of no use.
 func isWireError(err error) bool {

@@ -53,6 +53,7 @@ func TestUpstreamHostile(t *testing.T) {
 	}{
 		{"nothing found", code(success), true, ""},
 		{"no such object", code(noSuchObject), true, ""},
+		{"no such name by its schema", code(invalidDNSyntax), true, ""},
 		{"no login", entry(aliceDN, []string{"cn", "Alice"}), true, ""},
 		{"two logins", entry(aliceDN, []string{"uid", "alice", "al"}), true, ""},
 		{"two logins apart", entry(aliceDN, []string{"uid", "alice"}, []string{"UID", "al"}), true, ""},
@@ -117,7 +118,13 @@ func TestUpstreamHostile(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFakeUpstream(t, tt.answer)
+			f := newFakeUpstream(t, func(l *fakeLink, q fakeSearch) {
+				if q.base == testBase { // whether the tree is there at all
+					entry(testBase)(l, q)
+					return
+				}
+				tt.answer(l, q)
+			})
 			u, _ := testUpstream(t, brisk, f)
 			start := time.Now()
 			got, err := u.resolve(t.Context(), mustDN(t, aliceDN))

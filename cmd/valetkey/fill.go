@@ -60,6 +60,7 @@ func exampleListener(text string) (admin.Listener, error) {
 		Grant                               *endpoint `toml:"dovecot_grant"`
 		Mail                                *endpoint `toml:"nginx_mail"`
 		Basic                               *endpoint `toml:"basic"`
+		Application                         []admin.Application
 	}
 	if _, err := toml.Decode(text, &sections); err != nil {
 		return admin.Listener{}, err
@@ -74,6 +75,10 @@ func exampleListener(text string) (admin.Listener, error) {
 			l.Mode, l.Owner, l.Group = x.Mode, x.Owner, x.Group
 		} else {
 			l.Address = "tcp:" + x.Listen
+		}
+		for _, a := range x.Application {
+			a.Service = or(a.Service, a.Name)
+			l.Applications = append(l.Applications, a)
 		}
 		if frontEnd == "http" {
 			l.Endpoints = map[string]admin.Endpoint{}
@@ -108,6 +113,12 @@ func (w way) misfit(example, l admin.Listener, forced bool) string {
 	for _, name := range sortedKeys(example.Endpoints) {
 		if _, on := l.Endpoints[name]; !on {
 			return "has no [http." + name + "]"
+		}
+	}
+	for _, a := range example.Applications {
+		i := slices.IndexFunc(l.Applications, func(b admin.Application) bool { return b.Name == a.Name && b.Service == a.Service })
+		if i < 0 {
+			return fmt.Sprintf("has no [[ldap.application]] %q for the service %q", a.Name, a.Service)
 		}
 	}
 	wants, _ := split(example.Address)
@@ -287,6 +298,21 @@ func configured(text string, l admin.Listener) string {
 		"listen": strings.TrimPrefix(l.Address, "tcp:"), "mode": l.Mode, "owner": l.Owner, "group": l.Group, "base_dn": l.BaseDN, "service": l.Service,
 		"address_header": l.Endpoints["basic"].AddressHeader,
 	}
+	// What an application has is in lines of the same names.
+	text, applications, found := strings.Cut(text, "[[ldap.application]]")
+	if found {
+		applications = "[[ldap.application]]" + tomlLine.ReplaceAllStringFunc(applications, func(line string) string {
+			if tomlLine.FindStringSubmatch(line)[1] != "group" {
+				return line
+			}
+			for _, a := range l.Applications {
+				if a.Group != "" && strings.Contains(applications, fmt.Sprintf("name = %q\n", a.Name)) {
+					return fmt.Sprintf("group = %q\n", a.Group)
+				}
+			}
+			return ""
+		})
+	}
 	return tomlLine.ReplaceAllStringFunc(text, func(line string) string {
 		key := tomlLine.FindStringSubmatch(line)[1]
 		value, ours := values[key]
@@ -299,7 +325,7 @@ func configured(text string, l admin.Listener) string {
 			return ""
 		}
 		return fmt.Sprintf("%s = %q\n", key, value)
-	})
+	}) + applications
 }
 
 // domainOf is the domain that a DN of dc components stands for (RFC 2247); empty if it is not one.

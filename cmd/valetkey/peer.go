@@ -92,6 +92,57 @@ var peers = map[string][]way{
 			{snippet: "settings", where: "what the application asks for"},
 		}},
 	},
+	"ldap-apache": {
+		{name: "reader", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "apache.conf", place: "/etc/apache2/conf-available/valetkey.conf", where: "after a2enmod authnz_ldap"},
+			{snippet: "apache.conf group", place: "/etc/apache2/conf-available/valetkey.conf", where: "in place of the line Require, for a group", apart: true},
+			{snippet: "apache.conf filter", place: "/etc/apache2/conf-available/valetkey.conf", where: "or by a filter", apart: true},
+		}},
+		{name: "user", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "apache.conf user", place: "/etc/apache2/conf-available/valetkey.conf", where: "after a2enmod authnz_ldap"},
+		}},
+	},
+	"ldap-freeradius": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "mods-enabled/ldap", place: "/etc/freeradius/3.0/mods-available/ldap", where: "linked from mods-enabled (root:freerad, mode 0640), with the reader's secret in it"},
+			{snippet: "sites-enabled/default", place: "/etc/freeradius/3.0/sites-enabled/default", where: "in place of the sections authorize and authenticate"},
+			{snippet: "sites-enabled/default group", place: "/etc/freeradius/3.0/sites-enabled/default", where: "in authorize below notfound, for a group", apart: true},
+		}},
+	},
+	"ldap-nextcloud": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "occ", where: "then, in Nextcloud, with the reader's secret"},
+		}},
+	},
+	"ldap-saslauthd": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "saslauthd.conf", place: "/etc/saslauthd.conf", where: "for root alone (mode 0600), with the reader's secret in it"},
+			{snippet: "saslauthd.conf group", place: "/etc/saslauthd.conf", where: "below it, for a group", apart: true},
+			{snippet: "default", place: "/etc/default/saslauthd"},
+			{snippet: "command", where: "to try it"},
+		}},
+	},
+	"ldap-squid": {
+		{name: "reader", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "squid.conf", place: "/etc/squid/squid.conf"},
+			{snippet: "squid.conf group", place: "/etc/squid/squid.conf", where: "in place of the two last lines, for a group", apart: true},
+		}},
+		{name: "template", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "squid.conf template", place: "/etc/squid/squid.conf"},
+		}},
+	},
 	"nginx-mail": {
 		{parts: []part{
 			daemonPart("valetkeyd.toml"),

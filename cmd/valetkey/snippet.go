@@ -345,6 +345,9 @@ func (o snippetOptions) find(s *snippets, w way, example admin.Listener, status 
 
 // taken says what to do if another listener has the page's address.
 func taken(example admin.Listener) string {
+	if len(example.Applications) > 0 {
+		return "put [[ldap.application]] below its [[ldap]], and no second one"
+	}
 	if names := sortedKeys(example.Endpoints); len(names) == 1 {
 		return fmt.Sprintf("put [http.%s] below its [[http]], and no second one", names[0])
 	}

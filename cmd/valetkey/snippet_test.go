@@ -616,3 +616,42 @@ func TestDistance(t *testing.T) {
 		}
 	}
 }
+
+// A daemon's application has a group of its own, or is not there yet.
+func TestApplication(t *testing.T) {
+	page, ok := docs.Page{}, false
+	for _, p := range docs.Peers() {
+		if p.Name == "ldap-freeradius" {
+			page, ok = p, true
+		}
+	}
+	if !ok {
+		t.Fatal("there is no page ldap-freeradius")
+	}
+	w := peers[page.Name][0]
+	at := func(all ...admin.Application) admin.Listener {
+		return admin.Listener{Name: "ldap[1]", FrontEnd: "ldap", Address: "tcp:127.0.0.1:3389", BaseDN: "dc=example,dc=org", Service: "ldap", Applications: all}
+	}
+	for name, tc := range map[string]struct {
+		listener admin.Listener
+		found    bool
+		has      string
+	}{
+		"its own group":   {at(admin.Application{Name: "wiki", Service: "wiki"}, admin.Application{Name: "vpn", Service: "vpn", Group: "staff"}), true, "name = \"vpn\"\ngroup = \"staff\"\n"},
+		"no group":        {at(admin.Application{Name: "vpn", Service: "vpn"}), true, "name = \"vpn\"\n"},
+		"another service": {at(admin.Application{Name: "vpn", Service: "radius", Group: "staff"}), false, "group = \"vpn-users\"\n"},
+		"no application":  {at(), false, "group = \"vpn-users\"\n"},
+	} {
+		got, err := snippetOptions{all: true}.snippets(page, w, admin.Status{Listeners: []admin.Listener{tc.listener}}, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		text := got.Files[0].Text
+		if found := strings.Contains(got.Files[0].Where, "has this already"); found != tc.found || !strings.Contains(text, tc.has) {
+			t.Errorf("%s: found %v, want %v; the daemon's part:\n%s", name, found, tc.found, text)
+		}
+		if name == "no group" && strings.Contains(text, "group") {
+			t.Errorf("%s: the daemon's part names one:\n%s", name, text)
+		}
+	}
+}

@@ -97,6 +97,9 @@ func specs(cfg *config.Config) []spec {
 		})
 		s.tls = c.TLS
 		s.view.BaseDN, s.view.Service = c.BaseDN, c.Service
+		for _, a := range c.Applications {
+			s.view.Applications = append(s.view.Applications, admin.Application{Name: a.Name, Service: cmp.Or(a.Service, a.Name), Group: a.Group})
+		}
 	}
 	for i, c := range cfg.Dovecot {
 		add("dovecot", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {

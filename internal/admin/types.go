@@ -192,9 +192,18 @@ type Listener struct {
 	Owner string `json:"owner,omitempty"` // empty: the daemon's own
 	Group string `json:"group,omitempty"` // the same
 
+	Applications []Application `json:"applications,omitempty"` // of [[ldap]]
+
 	TLS       *TLS                `json:"tls,omitempty"`       // nil: none
 	Lookups   bool                `json:"lookups,omitempty"`   // of checkpassword
 	Endpoints map[string]Endpoint `json:"endpoints,omitempty"` // of [[http]], by section: dovecot_grant, nginx_mail, basic
+}
+
+// Application is a suffix of its own for a program, app=NAME, below the base DN of a listener.
+type Application struct {
+	Name    string `json:"name"`
+	Service string `json:"service"`
+	Group   string `json:"group,omitempty"` // whose members may log in; empty: everybody
 }
 
 // TLS is how the connections of a listener are protected.
