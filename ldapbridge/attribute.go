@@ -158,6 +158,12 @@ func init() {
 	define(octets, false, "jpegPhoto", "0.9.2342.19200300.100.1.60")
 }
 
+// fewHave are attributes, by canonical spelling, whose values belong to one person each, or to few.
+var fewHave = map[string]bool{
+	"cn": true, "displayName": true, "mail": true, "uidNumber": true, "homeDirectory": true, "employeeNumber": true, "krbPrincipalName": true,
+	"mobile": true, "telephoneNumber": true,
+}
+
 // groupTypes are what only a group has.
 var groupTypes = map[*attributeType]bool{typeMember: true, typeUniqueMember: true, typeMemberUID: true}
 
@@ -179,6 +185,13 @@ var secretAttributes = map[string]bool{
 	"userpassword": true, "2.5.4.35": true, "authpassword": true, "1.3.6.1.4.1.4203.1.3.4": true, "unicodepwd": true,
 	"userpkcs12": true, "krbprincipalkey": true, "sambantpassword": true, "sambalmpassword": true, "ntpassword": true,
 	"lmpassword": true, "ipanthash": true, "pwdhistory": true, "sambapasswordhistory": true, "ms-mcs-admpwd": true,
+}
+
+// isSecret reports whether a description without options names one of secretAttributes. It does not allocate for names of
+// the usual length.
+func isSecret(name []byte) bool {
+	var buf [64]byte
+	return secretAttributes[string(appendLower(buf[:0], name))]
 }
 
 // lookupType returns the known attribute type of this name, alias or OID in any case, or nil. It does not allocate.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 	"unicode/utf8"
 
 	"github.com/valetkey/valetkey/internal/auth"
@@ -72,6 +73,7 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 		c.logRejected(string(auth.BadFormat), true, c.srv.service(id.app), clip([]byte(id.login)))
 		return result{code: invalidCredentials}
 	}
+	begun := time.Now()
 	d, err := c.srv.auth.Authenticate(ctx, auth.Request{
 		Login:    id.login,
 		Password: string(password),
@@ -83,6 +85,7 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 		Session:  c.session,
 		Reader:   id.reader,
 		Gate:     c.srv.gate(&id),
+		Keep:     &c.standing,
 	})
 	switch {
 	case err != nil:
@@ -93,7 +96,10 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 		c.srv.log.LogAttrs(ctx, slog.LevelError, "ldap: accepted without a login", slog.String("session", c.session))
 		return result{code: other, diag: temporaryFailure}
 	}
-	id.login = d.Login
+	id.login, id.standing, id.stoodAt = d.Login, c.standing, begun
+	if id.uid == "" {
+		id.uid = d.Login
+	}
 	if id.reader {
 		id.name = c.srv.readers.below(ava{typ: typeCN.name, value: []byte(d.Login)})
 	}
@@ -136,7 +142,9 @@ func (s *Server) whoBinds(ctx context.Context, d *dn, name []byte) (id identity,
 	case err != nil:
 		return id, "", err
 	}
-	id.login, id.name = who.login, who.name
+	if id.login, id.name = who.login, who.name; id.name != nil {
+		id.uid = who.login
+	}
 	return id, "", nil
 }
 

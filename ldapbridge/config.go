@@ -14,6 +14,9 @@ import (
 // context, since the connection waits for it.
 type Authenticator interface {
 	Authenticate(ctx context.Context, req auth.Request) (auth.Decision, error)
+	// Stands says whether what a login was accepted for is still as it was: [auth.Accepted], or why not. An error means that
+	// nothing is known.
+	Stands(ctx context.Context, s *auth.Standing) (auth.Reason, error)
 }
 
 // Directory is where the entries come from.

@@ -190,6 +190,10 @@ func (c *conn) handle(pdu []byte) bool {
 			c.out = appendResponse(c.out, m.id, responseTo(m.op), r)
 		}
 	}
+	if errors.Is(err, errWithdrawn) { // RFC 4511 section 4.4.1
+		c.disconnect(strongerAuthRequired, err.Error())
+		return false
+	}
 	if err != nil {
 		c.srv.stats.broken.Add(1)
 		c.disconnect(protocolError, err.Error())

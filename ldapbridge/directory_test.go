@@ -559,7 +559,7 @@ func TestPlannedIsComplete(t *testing.T) {
 			for _, e := range p.containers {
 				consider(e)
 			}
-			q := &query{srv: s, app: app}
+			q := &query{srv: s, app: app, viewer: viewer{reader: true}}
 			for i := range m.accounts {
 				if listed(&m.accounts[i]) {
 					consider(s.personEntry(&m.accounts[i]))
@@ -872,4 +872,128 @@ func TestSearchTime(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPlanPrefersNames: of a conjunction that part is looked up that leaves the fewest, however it is written. A login must not cost
+// the reading of a group of thousands.
+func TestPlanPrefersNames(t *testing.T) {
+	s, _, _ := newTestServer(t, withApplications)
+	p := s.src.(*peopleSource)
+	uid, mail, group := fEq("uid", "alice"), fEq("mail", "a@example.org"), fEq("memberOf", staffDN)
+	and := func(f ...[]byte) []byte { return cons(filterAnd, f...) }
+	for _, tt := range []struct {
+		name   string
+		filter []byte
+		want   auth.AccountKey // the first one
+	}{
+		{"group first", and(group, uid), auth.AccountKey{Login: "alice"}},
+		{"group last", and(uid, group), auth.AccountKey{Login: "alice"}},
+		{"group before mail", and(group, mail), auth.AccountKey{Search: "mail=a@example.org"}},
+		{"two names before a group", and(group, cons(filterOr, uid, mail)), auth.AccountKey{Login: "alice"}},
+		{"what many have", and(fEq("o", "Example"), mail), auth.AccountKey{Search: "mail=a@example.org"}},
+		{"what many have, fewer keys", and(fEq("x-Office", "north"), mail), auth.AccountKey{Search: "mail=a@example.org"}},
+		{"shared number", and(fEq("gidNumber", "100"), fEq("uidNumber", "1001")), auth.AccountKey{Search: "uidnumber=1001"}},
+		{"name and mail", and(fEq("sn", "Adams"), mail), auth.AccountKey{Search: "mail=a@example.org"}},
+		{"UUID", and(mail, fEq("entryUUID", "6ba7b810-9dad-11d1-80b4-00c04fd430c8")), auth.AccountKey{UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8"}},
+		{"nested", and(and(group), and(cons(filterOr, group, uid), mail)), auth.AccountKey{Search: "mail=a@example.org"}},
+		{"one of many people, and a group", and(group, cons(filterOr, fEq("o", "x"), group)), auth.AccountKey{Group: "staff"}},
+		{"nothing", and(uid, fEq("userPassword", "x")), auth.AccountKey{}},
+	} {
+		q := &query{srv: s}
+		plan := p.personPlanner(q).filter(tt.filter)
+		if !plan.bounded || tt.want != (auth.AccountKey{}) && !slices.Contains(plan.keys, tt.want) || tt.want == (auth.AccountKey{}) && len(plan.keys) > 0 ||
+			slices.ContainsFunc(plan.keys, func(k auth.AccountKey) bool { return k.Group != "" && tt.want.Group == "" }) {
+			t.Errorf("%s: plan = %+v, want the key %+v", tt.name, plan, tt.want)
+		}
+	}
+}
+
+// TestPersonSeesNoOtherMembers: a group that a person is in tells of him alone. Who else is in it are people that he cannot see.
+func TestPersonSeesNoOtherMembers(t *testing.T) {
+	s, _, _ := newTestServer(t, withApplications)
+	m := crowd(3)
+	m.accounts = append(m.accounts, auth.Account{Login: "alice", Enabled: true, Groups: []string{"everybody"}})
+	m.groups[0].Members = append(m.groups[0].Members, "alice")
+	s.src.(*peopleSource).dir = m
+	t.Run("source that looks at the viewer", func(t *testing.T) { testOtherMembers(t, s) })
+	s.src = leakySource{s.src.(*peopleSource)}
+	t.Run("source that does not", func(t *testing.T) { testOtherMembers(t, s) })
+}
+
+func testOtherMembers(t *testing.T, s *Server) {
+	t.Helper()
+	all := "cn=everybody," + groupsDN
+	other := "uid=p00001," + people
+	alice, scan := bindReq(1, aliceDN, alicePass), bindReq(1, readerDN, "scans")
+
+	replies := talk(t, s, alice, searchReq(2, searchSpec{base: all}))
+	if got := replies[1].attrs; !slices.Equal(got["member"], []string{aliceDN}) || !slices.Equal(got["uniqueMember"], []string{aliceDN}) || !slices.Equal(got["memberUid"], []string{"alice"}) {
+		t.Errorf("a person sees the members %v, want the own name alone", got)
+	}
+	replies = talk(t, s, scan, searchReq(2, searchSpec{base: all}))
+	if got := replies[1].attrs; len(got["member"]) != 4 || len(got["memberUid"]) != 4 {
+		t.Errorf("a reader sees the members %v, want all", got)
+	}
+	for _, f := range [][]byte{fEq("member", other), fEq("uniqueMember", other), fEq("memberUid", "p00001"),
+		cons(filterSubstrings, str("memberUid"), cons(ber.Sequence, tagged(0x80, "p"))), cons(filterAnd, fEq("cn", "everybody"), fEq("member", other))} {
+		if entries, done := names(talk(t, s, alice, searchReq(2, searchSpec{base: groupsDN, scope: 1, filter: f}))[1:]); len(entries) > 0 || done.code != success {
+			t.Errorf("filter %s tells a person of others: %q, %v", textOf(f), entries, done)
+		}
+	}
+	for attr, value := range map[string]string{"member": other, "uniqueMember": other, "memberUid": "p00001"} {
+		if r := talk(t, s, alice, compareReq(2, all, attr, value))[1]; r.code != compareFalse {
+			t.Errorf("compare of %s tells a person of others: %v", attr, r)
+		}
+	}
+	if r := talk(t, s, alice, compareReq(2, all, "member", aliceDN))[1]; r.code != compareTrue {
+		t.Errorf("compare of the own membership = %v, want %d", r, compareTrue)
+	}
+}
+
+// TestSlowClientIsCut: a client that takes its answer drop by drop holds what was read for it no longer than a search may take.
+func TestSlowClientIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := newTestServer(t, Config{Limits: Limits{SearchTime: 5 * time.Second, SearchEntries: 1 << 20}})
+		s.src.(*peopleSource).dir = crowd(4000)
+		server, client := net.Pipe()
+		defer client.Close()
+		go func() {
+			defer server.Close()
+			newConn(s, server, "tcp:test").Serve()
+		}()
+		if r := askPipe(t, client, bindReq(1, readerDN, "scans")); r.code != success {
+			t.Fatalf("bind = %v", r)
+		}
+		// All of them by a key, so that they are in memory.
+		if _, err := client.Write(searchReq(2, searchSpec{base: people, scope: 1, filter: fEq("sn", "crowd")})); err != nil {
+			t.Fatal(err)
+		}
+		begin, all, buf := time.Now(), []byte{}, make([]byte, 1<<20)
+		for {
+			time.Sleep(time.Second)
+			n, err := client.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, buf[:n]...)
+			if replies, err := parseReplies(all); err == nil && replies[len(replies)-1].op == opSearchDone {
+				if took, r := time.Since(begin), replies[len(replies)-1]; took > 8*time.Second || r.code != timeLimitExceeded {
+					t.Errorf("the answer took %v with %d entries, %v, want code 3 soon after 5 s", took, len(replies)-1, r)
+				}
+				return
+			}
+		}
+	})
+}
+
+// TestLongestPosition: paging goes on behind the longest login, too.
+func TestLongestPosition(t *testing.T) {
+	long := strings.Repeat("l", auth.MaxLogin)
+	s, _, _ := newTestServer(t, Config{})
+	s.src.(*peopleSource).dir = &memDirectory{accounts: []auth.Account{{Login: long, Enabled: true}, {Login: "zoe", Enabled: true}}}
+	scan, spec := bindReq(1, readerDN, "scans"), searchSpec{base: people, scope: 1}
+	_, _, cookie, _ := pageOf(t, s, scan, spec, pagedCtl(1, "", true))
+	if entries, done, _, _ := pageOf(t, s, scan, spec, pagedCtl(1, cookie, true)); len(entries) != 1 || done.code != success {
+		t.Errorf("second page = %d entries, %v, want one", len(entries), done)
+	}
 }

@@ -170,11 +170,22 @@ func (s *selection) includes(t *attributeType) bool {
 		if len(name) > 0 && name[0] == '@' && classHas(name[1:], t) { // RFC 4529
 			return true
 		}
-		if known := lookupType(name); known == t || known == nil && strings.EqualFold(string(name), t.name) {
+		if t.called(name) {
 			return true
 		}
 	}
 	return false
+}
+
+// called reports whether a description without options names the type. It is lookupType the other way round, for when the type is known:
+// without a hash of every name for every attribute.
+func (t *attributeType) called(description []byte) bool {
+	for _, name := range t.names {
+		if len(name) == len(description) && strings.EqualFold(name, string(description)) {
+			return true
+		}
+	}
+	return len(t.names) == 0 && strings.EqualFold(t.name, string(description))
 }
 
 // append appends a SearchResultEntry (RFC 4511 section 4.5.2).
@@ -246,12 +257,17 @@ var (
 
 // groupEntry makes the entry of a group. Which of the programs' three ways to say "member" is asked for is not known beforehand,
 // so it has them all, and both classes that demand them, though they are structural both (reference/ldap-server.md section 9).
-// What the query does not want of the members, who may be many, is left out.
+// What the query does not want of the members, who may be many, is left out. Anybody but a reader is shown that he is a member
+// himself: the others are people whom he cannot see.
 func (s *Server) groupEntry(q *query, g *auth.Group) *entry {
 	e := newEntry(s.groupDN(g.Name))
-	e.kind, e.logins = kindGroup, g.Members
+	members := g.Members
+	if !q.viewer.reader {
+		members = slices.DeleteFunc(slices.Clone(members), func(login string) bool { return login != q.viewer.login })
+	}
+	e.kind, e.logins = kindGroup, members
 	structural := "groupOfNames"
-	if len(g.Members) > 0 {
+	if len(members) > 0 {
 		e.add(typeObjectClass, "top", "groupOfNames", "groupOfUniqueNames")
 	} else { // those classes must have a member
 		structural = "organizationalRole"
@@ -267,18 +283,18 @@ func (s *Server) groupEntry(q *query, g *auth.Group) *entry {
 	if e.has(typeGIDNumber) {
 		e.add(typeObjectClass, "posixGroup")
 	}
-	if len(g.Members) > 0 {
+	if len(members) > 0 {
 		for _, t := range []*attributeType{typeMember, typeUniqueMember} {
 			if q.wants(t) {
-				values := make([]string, len(g.Members))
-				for i, login := range g.Members {
+				values := make([]string, len(members))
+				for i, login := range members {
 					values[i] = s.accountDN(login).String()
 				}
 				e.attrs = append(e.attrs, attribute{t, values})
 			}
 		}
 		if q.wants(typeMemberUID) {
-			e.attrs = append(e.attrs, attribute{typeMemberUID, g.Members})
+			e.attrs = append(e.attrs, attribute{typeMemberUID, members})
 		}
 	}
 	e.addOperational(structural, g.UUID, g.CreatedAt, g.ModifiedAt)
@@ -288,9 +304,15 @@ func (s *Server) groupEntry(q *query, g *auth.Group) *entry {
 // addFree adds the attributes that an admin gave, but for those that are ours to say: the login, operational ones, what says
 // who is in which group, and passwords.
 func (e *entry) addFree(attributes map[string][]string) {
-	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+	var buf [usualAttributes]string
+	names := buf[:0]
+	for name := range attributes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		values := attributes[name]
-		if secretAttributes[strings.ToLower(name)] || !validDescription([]byte(name)) {
+		if isSecret([]byte(name)) || !validDescription([]byte(name)) {
 			continue
 		}
 		t, _ := e.find([]byte(name))

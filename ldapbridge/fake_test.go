@@ -32,6 +32,15 @@ type fakeAuth struct {
 	mu    sync.Mutex
 	calls []auth.Request
 	hook  func(context.Context, auth.Request) (auth.Decision, error)
+
+	stands func() (auth.Reason, error) // nil: every bind does
+}
+
+func (f *fakeAuth) Stands(context.Context, *auth.Standing) (auth.Reason, error) {
+	if f.stands != nil {
+		return f.stands()
+	}
+	return auth.Accepted, nil
 }
 
 func (f *fakeAuth) Authenticate(ctx context.Context, req auth.Request) (auth.Decision, error) {

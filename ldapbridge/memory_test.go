@@ -158,6 +158,10 @@ func TestIdleMemory(t *testing.T) {
 }
 
 // Authenticate decides as the fake does.
+func (forgetful) Stands(context.Context, *auth.Standing) (auth.Reason, error) {
+	return auth.Accepted, nil
+}
+
 func (forgetful) Authenticate(_ context.Context, req auth.Request) (auth.Decision, error) {
 	return decideFake(req)
 }

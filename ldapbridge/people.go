@@ -167,7 +167,10 @@ func (p *peopleSource) search(ctx context.Context, q *query, yield func(e *entry
 	}
 	if stage <= atContainers {
 		for i, e := range p.containers {
-			if position := fmt.Sprintf("%c%03d", atContainers, i); position > q.after && e.dn.isBelow(q.base, q.scope) && !yield(e, position) {
+			if !e.dn.isBelow(q.base, q.scope) {
+				continue
+			}
+			if position := fmt.Sprintf("%c%03d", atContainers, i); position > q.after && !yield(e, position) {
 				return nil
 			}
 		}

@@ -14,6 +14,31 @@ import (
 type plan[K comparable] struct {
 	bounded bool
 	keys    []K
+	share   share // the largest of the keys
+}
+
+// share says how many entries go by a key, as far as that can be guessed from its kind. Many a program asks for (&(memberOf=...)(uid=...)):
+// reading the group instead of the one person would cost thousands of rows at each login.
+type share uint8
+
+const (
+	one      share = iota // at most
+	few                   // usually one
+	many                  // perhaps all
+	wholeSet              // a group's members
+)
+
+// better says whether a conjunction is better looked up by p.
+func (p plan[K]) better(than plan[K]) bool {
+	switch {
+	case !p.bounded || !than.bounded:
+		return p.bounded
+	case len(p.keys) == 0 || len(than.keys) == 0: // nothing can match
+		return len(than.keys) > 0
+	case p.share != than.share:
+		return p.share < than.share
+	}
+	return len(p.keys) < len(than.keys)
 }
 
 // maxPlanKeys bounds the keys of one search. A filter with more is answered by looking at every entry.
@@ -44,7 +69,7 @@ func (p *planner[K]) filter(filter []byte) plan[K] {
 			if err != nil {
 				return nothing
 			}
-			if x := p.filter(part); x.bounded && (!best.bounded || len(x.keys) < len(best.keys)) {
+			if x := p.filter(part); x.better(best) {
 				best = x
 			}
 		}
@@ -63,6 +88,7 @@ func (p *planner[K]) filter(filter []byte) plan[K] {
 			if union = union.with(x.keys...); !union.bounded {
 				return all
 			}
+			union.share = max(union.share, x.share)
 		}
 		return union
 	case filterNot:
@@ -120,7 +146,7 @@ func (p *planner[K]) equality(description, value []byte) plan[K] {
 // plannable returns the known type of a description, nil if it is not known. It is false for what no entry has: passwords,
 // and descriptions that are none or have options.
 func plannable(description []byte) (*attributeType, bool) {
-	if !validDescription(description) || secretAttributes[string(appendLower(nil, description))] {
+	if !validDescription(description) || isSecret(description) {
 		return nil, false
 	}
 	return lookupType(description), true
@@ -184,7 +210,9 @@ func (p *peopleSource) personPlanner(q *query) *planner[auth.AccountKey] {
 				if !utf8.Valid(value) {
 					return all // it may be an attribute of octets
 				}
-				return byAttribute(nothing, value, string(description))
+				x := byAttribute(nothing, value, string(description))
+				x.share = many
+				return x
 			case t == typeObjectClass, t == typeStructuralObjectClass:
 				return oneOf[auth.AccountKey](value, personClasses...)
 			case t == typeHasSubordinates:
@@ -209,7 +237,7 @@ func (p *peopleSource) personPlanner(q *query) *planner[auth.AccountKey] {
 					if !ok {
 						return nothing
 					}
-					return nothing.with(auth.AccountKey{Group: name})
+					return keys{bounded: true, keys: []auth.AccountKey{{Group: name}}, share: wholeSet}
 				}
 				login, ok := p.loginIn(plain)
 				if !ok {
@@ -220,6 +248,9 @@ func (p *peopleSource) personPlanner(q *query) *planner[auth.AccountKey] {
 				return all
 			}
 			x := byAttribute(nothing, value, t.names...)
+			if x.share = many; fewHave[t.name] {
+				x.share = few
+			}
 			if t == p.srv.rdnType || t == typeCN || t == typeSN {
 				x = byLogin(x, value) // what an account without a name is called
 			}
@@ -238,6 +269,9 @@ func (p *peopleSource) personPlanner(q *query) *planner[auth.AccountKey] {
 func (p *peopleSource) groupPlanner(q *query) *planner[auth.GroupKey] {
 	type keys = plan[auth.GroupKey]
 	nothing, all := keys{bounded: true}, keys{}
+	byMember := func(login string) keys {
+		return keys{bounded: true, keys: []auth.GroupKey{{Member: login}}, share: many}
+	}
 	var d dn
 	return &planner[auth.GroupKey]{
 		has: func(t *attributeType) bool {
@@ -258,7 +292,7 @@ func (p *peopleSource) groupPlanner(q *query) *planner[auth.GroupKey] {
 				return nothing
 			case typeMemberUID:
 				if login, err := auth.NormaliseLogin(string(appendFold(nil, value))); err == nil {
-					return nothing.with(auth.GroupKey{Member: login})
+					return byMember(login)
 				}
 				return nothing
 			case typeEntryUUID:
@@ -281,7 +315,7 @@ func (p *peopleSource) groupPlanner(q *query) *planner[auth.GroupKey] {
 					return nothing
 				}
 				if login, ok := p.loginIn(plain); ok {
-					return nothing.with(auth.GroupKey{Member: login})
+					return byMember(login)
 				}
 				return nothing
 			}

@@ -14,10 +14,12 @@ const (
 	compareFalse            resultCode = 5
 	compareTrue             resultCode = 6
 	authMethodNotSupported  resultCode = 7
+	strongerAuthRequired    resultCode = 8 // only in the notice of disconnection
 	unavailableCriticalExt  resultCode = 12
 	confidentialityRequired resultCode = 13
 	noSuchAttribute         resultCode = 16
 	undefinedAttributeType  resultCode = 17
+	invalidAttributeSyntax  resultCode = 21 // only of compare
 	noSuchObject            resultCode = 32
 	invalidDNSyntax         resultCode = 34
 	invalidCredentials      resultCode = 49

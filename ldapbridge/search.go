@@ -1,6 +1,7 @@
 package ldapbridge
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -13,7 +14,7 @@ const (
 	scopeSubordinate = 3 // all but the base; OpenLDAP's
 )
 
-// search answers a SearchRequest. An error means that the PDU is broken.
+// search answers a SearchRequest. An error ends the connection: the PDU is broken, or errWithdrawn.
 func (c *conn) search(m *message) error {
 	var req searchRequest
 	if err := req.decode(m.body); err != nil {
@@ -68,6 +69,9 @@ func (c *conn) searchEntries(m *message, req *searchRequest) (result, *page, err
 	}
 	if c.login == "" {
 		return result{code: insufficientAccess, diag: "bind first"}, nil, nil
+	}
+	if r, err := c.stands(); err != nil || r.code != success {
+		return r, nil, err
 	}
 	w.page = p
 	w.operation = c.begin(time.Duration(req.timeLimit)*time.Second, req.filter, &sel)
@@ -137,10 +141,18 @@ func (w *walk) below(base *entry) result {
 	}
 	q.limit = w.room()
 	return w.result(s.src.search(w.ctx, q, func(e *entry, position string) bool {
+		if errors.Is(w.ctx.Err(), context.DeadlineExceeded) { // a client that reads slowly keeps in memory what was read for it
+			if p := w.page; p != nil && w.sent == p.size {
+				p.more = true // only whether there is another one is not known
+			} else {
+				w.end = timeLimitExceeded
+			}
+			return false
+		}
 		if !w.c.sees(e) || !e.dn.isBelow(q.base, q.scope) {
 			return true
 		}
-		return w.emit(s.inApplication(q.app, e), position)
+		return w.emit(s.inApplication(q.app, s.shown(&w.c.identity, e)), position)
 	}))
 }
 
@@ -194,30 +206,40 @@ func (w *walk) result(err error) result {
 	switch {
 	case w.end != success:
 		return result{code: w.end}
-	case err != nil && p != nil && p.size > 0 && w.sent == p.size && w.failed(err).code == timeLimitExceeded:
-		p.more = true // only whether there is another one is not known
-	case err != nil:
-		return w.failed(err)
+	case err == nil:
+		return result{}
 	}
-	return result{}
+	r := w.failed(err)
+	if r.code == timeLimitExceeded && p != nil && p.size > 0 && w.sent == p.size {
+		p.more = true // as above
+		return result{}
+	}
+	return r
 }
 
-// compare answers a CompareRequest (RFC 4511 section 4.10).
+// compare answers a CompareRequest (RFC 4511 section 4.10). Errors are those of search.
 func (c *conn) compare(m *message) error {
 	var req compareRequest
 	if err := req.decode(m.body); err != nil {
 		return err
 	}
-	c.out = appendResponse(c.out, m.id, opCompareResponse, c.compareResult(m, &req))
+	r, err := c.compareResult(m, &req)
+	if err != nil {
+		return err
+	}
+	c.out = appendResponse(c.out, m.id, opCompareResponse, r)
 	return nil
 }
 
-func (c *conn) compareResult(m *message, req *compareRequest) result {
+func (c *conn) compareResult(m *message, req *compareRequest) (result, error) {
 	if m.unknownCritical() {
-		return result{code: unavailableCriticalExt}
+		return result{code: unavailableCriticalExt}, nil
 	}
 	if c.login == "" {
-		return result{code: insufficientAccess, diag: "bind first"}
+		return result{code: insufficientAccess, diag: "bind first"}, nil
+	}
+	if r, err := c.stands(); err != nil || r.code != success {
+		return r, err
 	}
 	e := c.publicEntry(req.entry)
 	if e == nil {
@@ -225,18 +247,22 @@ func (c *conn) compareResult(m *message, req *compareRequest) result {
 		defer o.cancel()
 		found, r := o.locate(req.entry)
 		if r.code != success {
-			return r
+			return r, nil
 		}
 		e = c.srv.inApplication(o.q.app, found)
 	}
 	t, values := e.find(req.ava.description)
 	switch {
 	case t == nil:
-		return result{code: undefinedAttributeType}
+		return result{code: undefinedAttributeType}, nil
 	case len(values) == 0:
-		return result{code: noSuchAttribute}
-	case anyEqual(t.rule, values, req.ava.value, &c.srv.cfg.Limits) == isTrue:
-		return result{code: compareTrue}
+		return result{code: noSuchAttribute}, nil
 	}
-	return result{code: compareFalse}
+	switch anyEqual(t.rule, values, req.ava.value, &c.srv.cfg.Limits) {
+	case isTrue:
+		return result{code: compareTrue}, nil
+	case isFalse:
+		return result{code: compareFalse}, nil
+	}
+	return result{code: invalidAttributeSyntax}, nil // Undefined is not false (RFC 4511 section 4.10)
 }

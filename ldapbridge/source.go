@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/ldapbridge/internal/ber"
 )
 
@@ -28,7 +29,7 @@ type source interface {
 	// search reads the entries below q.base, without q.base itself, and gives each to yield with its position, until yield
 	// returns false. The order must be the same for every search with the same base and scope, and position must say where
 	// in that order the entry stands: a search that is given it as q.after begins with the next one, even when entries came
-	// or went in between. At most 512 bytes; any bytes but none at all. yield may block for as long as the client takes to
+	// or went in between. At most maxPosition bytes; any bytes but none at all. yield may block for as long as the client takes to
 	// read, so nothing that others need (a connection to the database) may be held meanwhile.
 	//
 	// errTimeLimit: the deadline passed in the middle of the work, and what was read is right as far as it goes. errSizeLimit:
@@ -54,7 +55,7 @@ type subject struct {
 }
 
 // maxPosition bounds a position, in bytes: it travels in the cookie of the paged results control.
-const maxPosition = 512
+const maxPosition = 1 + auth.MaxLogin
 
 // query is what one search wants of a source.
 type query struct {

@@ -99,6 +99,9 @@ type upstream struct {
 	hidden                 map[string]bool
 }
 
+// maxUpstreamName bounds the names of an upstream, in bytes: those of others are longer than ours.
+const maxUpstreamName = 8 << 10
+
 // newUpstream checks the settings. It does not connect.
 func newUpstream(c Upstream, root *dn, l *Limits, log *slog.Logger) (*upstream, error) {
 	if err := c.Limits.setDefaults(); err != nil {
@@ -109,7 +112,7 @@ func newUpstream(c Upstream, root *dn, l *Limits, log *slog.Logger) (*upstream, 
 		return nil, fmt.Errorf(`upstream: kind %q is not "openldap", "389ds" or "ad"`, c.Kind)
 	}
 	u := &upstream{root: root, names: *l, log: log, login: cmp.Or(c.LoginAttribute, kind.login), groupName: cmp.Or(c.GroupAttribute, "cn"), chain: kind.chain}
-	u.names.DN, u.names.RDNs = 8<<10, maxAVAs
+	u.names.DN, u.names.RDNs = maxUpstreamName, maxAVAs
 	if len(c.URLs) == 0 {
 		return nil, errors.New("upstream: urls: no URL")
 	}
@@ -219,7 +222,7 @@ func (u *upstream) resolve(ctx context.Context, name *dn) (subject, error) {
 	if inside, _ := u.within(name); !inside {
 		return subject{}, errNoEntry
 	}
-	found, err := u.read(ctx, name, u.user, []string{u.login})
+	found, err := u.readUser(ctx, name, []string{u.login})
 	if err != nil {
 		return subject{}, err
 	}
@@ -350,6 +353,34 @@ func (u *upstream) read(ctx context.Context, name *dn, filter string, attrs []st
 	return e, nil
 }
 
+// errUpstreamEmpty: a directory that has lost its tree, such as a replica before its first load, knows nobody. That is an outage.
+var errUpstreamEmpty = errors.New("the upstream has no entry of a base, or the service account may not see it")
+
+// readUser reads the entry of a user. That there is none is believed of a directory only that has the base above it.
+func (u *upstream) readUser(ctx context.Context, name *dn, attrs []string) (*entry, error) {
+	e, err := u.read(ctx, name, u.user, attrs)
+	if !errors.Is(err, errNoEntry) {
+		return e, err
+	}
+	for _, b := range u.bases {
+		if name.endsWith(b) {
+			if _, err := u.readBase(ctx, b, []string{"1.1"}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, errNoEntry
+}
+
+// readBase reads the entry of a base, whatever it is: it must be there.
+func (u *upstream) readBase(ctx context.Context, base *dn, attrs []string) (*entry, error) {
+	e, err := u.read(ctx, base, "(objectClass=*)", attrs)
+	if errors.Is(err, errNoEntry) {
+		return nil, fmt.Errorf("%w: %q", errUpstreamEmpty, base)
+	}
+	return e, err
+}
+
 // find reads the entries of all bases for which the filter is true; more than limit are of no interest.
 func (u *upstream) find(ctx context.Context, filter string, attrs []string, limit int) ([]*entry, error) {
 	var all []*entry
@@ -367,6 +398,9 @@ func (u *upstream) find(ctx context.Context, filter string, attrs []string, limi
 		// Too many are as good as all of them, but only if they came.
 		if page.code == timeLimitExceeded || page.code == sizeLimitExceeded && len(page.entries) < limit {
 			return nil, fmt.Errorf("the upstream answers a search with result code %d", page.code)
+		}
+		if page.code == noSuchObject {
+			return nil, fmt.Errorf("%w: %q", errUpstreamEmpty, base)
 		}
 		for _, x := range page.entries {
 			e, err := u.convert(x, true)
@@ -409,20 +443,20 @@ func (u *upstream) entry(ctx context.Context, q *query, name *dn) (*entry, error
 	if err != nil {
 		return nil, err
 	}
-	filter := v.filter
 	switch {
 	case v.own != nil && v.own.dn.equal(name):
 		return v.own, nil
-	case isBase: // whatever it is, it is there
-		filter = "(objectClass=*)"
-	}
-	e, err := u.read(ctx, name, filter, look)
-	if err != nil {
-		return nil, err
-	}
-	if isBase {
+	case isBase:
+		e, err := u.readBase(ctx, name, look)
+		if err != nil {
+			return nil, err
+		}
 		e.kind = kindContainer
 		return e, nil
+	}
+	e, err := u.read(ctx, name, v.filter, look)
+	if err != nil {
+		return nil, err
 	}
 	if !v.shows(u, e) {
 		return nil, errNoEntry
@@ -447,7 +481,7 @@ func (u *upstream) viewed(ctx context.Context, q *query, attrs []string) (v view
 		return v, errNoEntry
 	}
 	v.login = q.viewer.login
-	if v.own, err = u.read(ctx, q.viewer.name, u.user, attrs); err != nil {
+	if v.own, err = u.readUser(ctx, q.viewer.name, attrs); err != nil {
 		return v, err
 	}
 	uid, err := u.loginOf(v.own)

@@ -108,11 +108,8 @@ func (u *upstream) parts(ctx context.Context, q *query, attrs []string) (nodes [
 				nodes = append(nodes, containerEntry(node))
 			}
 		}
-		e, err := u.read(ctx, b, "(objectClass=*)", attrs)
-		switch {
-		case errors.Is(err, errNoEntry):
-			continue
-		case err != nil:
+		e, err := u.readBase(ctx, b, attrs)
+		if err != nil {
 			return nil, nil, err
 		}
 		e.kind = kindContainer
@@ -164,6 +161,8 @@ func (u *upstream) scan(ctx context.Context, q *query, p part, filter string, at
 				w.add(e)
 			}
 			switch {
+			case page.code == noSuchObject: // it was there a moment ago
+				return fmt.Errorf("%w: %q", errUpstreamEmpty, p.base)
 			case page.code == timeLimitExceeded:
 				cut = errTimeLimit
 			case page.code == sizeLimitExceeded:

@@ -245,6 +245,8 @@ func TestUpstreamPerson(t *testing.T) {
 		case q.base == testBase && q.size > 0:
 			out = slices.Concat(rawEntry(q.id, aliceDN, []string{"uid", "alice"}), rawEntry(q.id, "uid=bob,"+people, []string{"uid", "bob"}),
 				rawEntry(q.id, group, []string{"cn", "staff"}, []string{"member", aliceDN}))
+		case q.base == testBase:
+			out = rawEntry(q.id, testBase, []string{"dc", "example"})
 		}
 		l.Write(append(out, rawDone(q.id, success)...))
 	})
@@ -413,4 +415,89 @@ func TestPosition(t *testing.T) {
 			t.Errorf("position(%.40q) and of %.40q: the same %v, want %v", tt.a, tt.b, a == b, tt.same)
 		}
 	}
+}
+
+// TestUpstreamPersonSeesNoOtherMembers is the same of groups that come from elsewhere, whatever form their members have.
+func TestUpstreamPersonSeesNoOtherMembers(t *testing.T) {
+	group, other := "cn=staff,ou=groups,"+testBase, "uid=bob,"+people
+	f := newFakeUpstream(t, func(l *fakeLink, q fakeSearch) {
+		var out []byte
+		switch q.base {
+		case aliceDN:
+			out = rawEntry(q.id, aliceDN, []string{"uid", "alice"})
+		case testBase, group:
+			out = rawEntry(q.id, group, []string{"cn", "staff"}, []string{"member", other, strings.ToUpper(aliceDN)}, []string{"uniqueMember", other}, []string{"memberUid", "bob", "alice"})
+		}
+		l.Write(append(out, rawDone(q.id, success)...))
+	})
+	u, _ := testUpstream(t, UpstreamLimits{}, f)
+	q := readerQuery(t, scopeSubordinate, tagged(filterPresent, "cn"))
+	check := func(how string, e *entry, want map[string]int) {
+		t.Helper()
+		for name, n := range want {
+			if _, values := e.find([]byte(name)); len(values) != n {
+				t.Errorf("%s: %s = %q, want %d", how, name, values, n)
+			}
+		}
+	}
+	e, err := u.entry(t.Context(), q, mustDN(t, group))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("reader", e, map[string]int{"member": 2, "uniqueMember": 1, "memberUid": 2})
+	q.viewer = viewer{login: "alice", name: mustDN(t, aliceDN)}
+	own := map[string]int{"member": 1, "uniqueMember": 0, "memberUid": 1}
+	if e, err = u.entry(t.Context(), q, mustDN(t, group)); err != nil {
+		t.Fatal(err)
+	}
+	id := identity{login: "alice", uid: "alice", name: mustDN(t, aliceDN)}
+	e = q.srv.shown(&id, e)
+	check("person", e, own)
+	for _, a := range e.attrs {
+		if len(a.values) == 0 {
+			t.Errorf("attribute %s without values", a.typ.name)
+		}
+	}
+	_, entries, _, err := collect(t.Context(), u, q, 10)
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("search = %d entries, %v, want 2", len(entries), err)
+	}
+	for _, e := range entries {
+		if e.name == group {
+			check("person, search", q.srv.shown(&id, e), own)
+		}
+	}
+}
+
+// TestUpstreamWithoutBase: a directory that has lost its tree, such as a replica before its first load, says that nobody exists. That
+// is an outage, and nobody's wrong password.
+func TestUpstreamWithoutBase(t *testing.T) {
+	base := true
+	f := newFakeUpstream(t, func(l *fakeLink, q fakeSearch) {
+		if base && q.base == testBase {
+			l.Write(append(rawEntry(q.id, testBase, []string{"dc", "example"}), rawDone(q.id, success)...))
+			return
+		}
+		l.Write(rawDone(q.id, noSuchObject))
+	})
+	u, _ := testUpstream(t, brisk, f)
+	ask := func(want string) {
+		t.Helper()
+		got := map[string]error{}
+		_, got["resolve"] = u.resolve(t.Context(), mustDN(t, aliceDN))
+		_, got["canonical"] = u.canonical(t.Context(), "alice")
+		_, got["member"] = u.member(t.Context(), "staff", "alice")
+		q := readerQuery(t, scopeSubordinate, tagged(filterPresent, "cn"))
+		_, got["entry"] = u.entry(t.Context(), q, mustDN(t, testBase))
+		_, _, _, got["search"] = collect(t.Context(), u, q, 10)
+		for what, err := range got {
+			undecided := err != nil && err != errNoEntry && err != auth.ErrNoAccount
+			if undecided != (want == "undecided") {
+				t.Errorf("%s: %s = %v", want, what, err)
+			}
+		}
+	}
+	ask("decided")
+	base = false
+	ask("undecided")
 }

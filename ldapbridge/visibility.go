@@ -16,6 +16,42 @@ type identity struct {
 	reader bool         // a service account, which may see everything below the suffix
 	app    *application // below which it bound
 	name   *dn          // of its entry, if the source said; of a reader always
+	uid    string       // by which groups name it
+
+	standing auth.Standing // what the bind rests on
+	stoodAt  time.Time     // when it last did
+}
+
+// standsFor is for how long a bind that still held is not looked at again.
+const standsFor = time.Second
+
+// errWithdrawn: the account was disabled, the app password revoked, or the like, since the client bound. The connection ends.
+var errWithdrawn = errors.New("the bind does not hold any more")
+
+// stands makes sure that what the client bound with would still do: a connection may stay open for weeks, and with it whoever has
+// stolen a reader's secret. An error is errWithdrawn; a result other than success is the answer.
+func (c *conn) stands() (result, error) {
+	now := time.Now()
+	if now.Sub(c.stoodAt) < standsFor {
+		return result{}, nil
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.Limits.Decision)
+	defer cancel()
+	reason, err := c.srv.auth.Stands(ctx, &c.standing)
+	switch {
+	case err != nil:
+		c.srv.stats.undecided.Add(1)
+		c.srv.log.LogAttrs(ctx, slog.LevelWarn, "ldap: whether the bind still holds cannot be found out",
+			auth.Quoted("user", c.login), slog.String("session", c.session), slog.Any("err", err))
+		return result{code: other, diag: temporaryFailure}, nil
+	case reason != auth.Accepted:
+		c.srv.log.LogAttrs(ctx, slog.LevelInfo, "ldap: connection ended, the bind does not hold any more",
+			auth.Quoted("user", c.login), slog.String("session", c.session), slog.String("reason", string(reason)))
+		c.identity = identity{}
+		return result{}, errWithdrawn
+	}
+	c.stoodAt = now
+	return result{}, nil
 }
 
 // dn returns the name of the entry that bound.
@@ -37,6 +73,39 @@ func (id *identity) sees(e *entry) bool {
 		return id.login != "" && slices.Contains(e.logins, id.login)
 	}
 	return false
+}
+
+// shown returns what this identity may see of an entry that it sees: a group tells a person that he is a member, and of nobody else,
+// since the others are not there for him. Filters and comparisons look at what is shown.
+func (s *Server) shown(id *identity, e *entry) *entry {
+	if id.reader || e.kind != kindGroup {
+		return e
+	}
+	own := id.name
+	if own == nil {
+		own = s.accountDN(id.login)
+	}
+	limits := s.cfg.Limits
+	limits.DN, limits.RDNs = maxUpstreamName, maxAVAs
+	var d dn
+	others := func(t *attributeType, value string) bool {
+		if t == typeMemberUID {
+			login, err := auth.NormaliseLogin(value)
+			return err != nil || login != id.uid
+		}
+		return d.parse([]byte(value), &limits) != nil || !d.equal(own)
+	}
+	less := *e
+	less.attrs = nil
+	for _, a := range e.attrs {
+		if groupTypes[a.typ] {
+			a.values = slices.DeleteFunc(slices.Clone(a.values), func(v string) bool { return others(a.typ, v) })
+		}
+		if len(a.values) > 0 {
+			less.attrs = append(less.attrs, a)
+		}
+	}
+	return &less
 }
 
 // enters says whether this identity may look below the application (nil: the plain tree). Whoever bound below one application
@@ -89,7 +158,7 @@ func (o *operation) read(name *dn) (*entry, error) {
 	case !o.c.sees(e):
 		return nil, nil
 	}
-	return e, nil
+	return o.c.srv.shown(&o.c.identity, e), nil
 }
 
 // locate finds the entry of a name that the client wrote and says in o.q below which application it hangs. Whatever the client

@@ -26,14 +26,17 @@ const (
 	directoryTimeout  = 5 * time.Second // for the caller, waiting for its turn included
 	directoryExchange = 6 * time.Second
 
-	findLanes     = 2    // queries at once that several callers share
+	findLanes     = 2    // queries at once that several callers share; the second only while the first is slow
 	readLanes     = 4    // and others
 	maxFindBatch  = 128  // keys in one query
 	maxFindQueue  = 4096 // callers that may wait
 	smallFind     = 512  // rows: a bigger one goes alone, so that the small ones need not wait for it
 	maxEntries    = 1000 // rows of a page
 	maxFound      = 10_000
-	maxFoundWaits = 256 // pages and big ones that may wait
+	longLanes     = readLanes - 1 // of readLanes, those that pages and big ones may take: groups, of which programs ask at each login, need not wait
+	maxFoundWaits = 256           // pages and big ones that may wait, and as many groups
+
+	slowFind = 50 * time.Millisecond // of a shared query: the next one does not wait for it any longer
 )
 
 // directorySettings are those of lookups (why: see there), with more time.
@@ -49,13 +52,14 @@ var directorySettings = func() map[string]string {
 type Directory struct {
 	db     *sql.DB
 	behind func() // told of accounts without search keys
-	alone  chan struct{}
-	waits  atomic.Int64
+	alone  turns
+	long   turns
 
 	mu     sync.Mutex
 	stmts  map[string]*sql.Stmt
 	queue  []*find
 	lanes  int
+	slow   int // of them, with a query that takes longer than slowFind
 	closed bool
 	wait   sync.WaitGroup
 
@@ -66,7 +70,7 @@ func newDirectory(db *sql.DB, behind func()) *Directory {
 	db.SetMaxOpenConns(findLanes + readLanes)
 	db.SetMaxIdleConns(findLanes + 1)
 	db.SetConnMaxLifetime(connLifetime)
-	return &Directory{db: db, behind: behind, alone: make(chan struct{}, readLanes), stmts: map[string]*sql.Stmt{}}
+	return &Directory{db: db, behind: behind, alone: newTurns(readLanes), long: newTurns(longLanes), stmts: map[string]*sql.Stmt{}}
 }
 
 // Directory returns the directory view.
@@ -124,6 +128,14 @@ FROM (SELECT DISTINCT i, login, most, dense_rank() OVER (PARTITION BY i ORDER BY
 JOIN accounts a ON a.login = r.login
 WHERE r.n <= r.most
 ORDER BY r.i, a.login`
+
+// findLoginsSQL is findSQL for a batch of logins alone, which most are, in two thirds of the time. $1 and $2 hold the number of the
+// find and the login. Of an account that goes by several of them there are as many rows.
+const findLoginsSQL = "SELECT q.i, a.keyed < 1, " + entryColumns + `
+FROM unnest($1::integer[], $2::text[]) AS q (i, login)
+JOIN logins l ON l.login = q.login
+JOIN accounts a ON a.id = l.account_id
+WHERE a.kind = 'person'`
 
 const listPeopleSQL = "SELECT 1, false, " + entryColumns + " FROM accounts a WHERE a.login > $1 AND a.kind = 'person' ORDER BY a.login LIMIT $2"
 
@@ -196,7 +208,7 @@ func (d *Directory) FindAccounts(ctx context.Context, keys []auth.AccountKey, li
 	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
 	defer cancel()
 	if len(f.keys)*f.limit > smallFind || slices.Contains(f.kinds, byGroup) {
-		err := d.turn(ctx, func() error { return d.query(ctx, []*find{f}) })
+		err := d.turn(ctx, true, func() error { return d.query(ctx, []*find{f}) })
 		return f.accounts, failed("find accounts", err)
 	}
 	if err := d.enqueue(f); err != nil {
@@ -222,11 +234,40 @@ func (d *Directory) enqueue(f *find) error {
 	}
 	d.calls.Add(1)
 	d.queue = append(d.queue, f)
-	if d.lanes < findLanes {
+	d.startLane()
+	return nil
+}
+
+// startLane starts another lane if the others are slow and something waits. Otherwise one does everything: two share the callers out to
+// smaller queries, which costs Postgres a quarter more for each. The caller holds mu.
+func (d *Directory) startLane() {
+	if len(d.queue) > 0 && d.lanes == d.slow && d.lanes < findLanes {
 		d.lanes++
 		d.wait.Go(d.runLane)
 	}
-	return nil
+}
+
+// watch counts this lane as slow when its query takes longer than slowFind, until the function that it returns is called.
+func (d *Directory) watch() (done func()) {
+	counted, over := false, false
+	timer := time.AfterFunc(slowFind, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if !over {
+			counted = true
+			d.slow++
+			d.startLane()
+		}
+	})
+	return func() {
+		timer.Stop()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		over = true
+		if counted {
+			d.slow--
+		}
+	}
 }
 
 // runLane works the queue off.
@@ -235,6 +276,7 @@ func (d *Directory) runLane() {
 		d.batches.Add(1)
 		ctx, cancel := context.WithTimeout(context.Background(), directoryTimeout)
 		err := errors.New("internal fault")
+		done := d.watch()
 		func() {
 			defer func() { // whatever happens, nobody waits for ever
 				if p := recover(); p != nil {
@@ -249,6 +291,7 @@ func (d *Directory) runLane() {
 			}()
 			err = d.query(ctx, batch)
 		}()
+		done()
 		cancel()
 	}
 }
@@ -257,6 +300,10 @@ func (d *Directory) runLane() {
 func (d *Directory) take() []*find {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.lanes-d.slow > 1 { // the one that was slow is not any more
+		d.lanes--
+		return nil
+	}
 	var batch []*find
 	keys, n := 0, 0
 	for _, f := range d.queue {
@@ -279,19 +326,31 @@ func (d *Directory) take() []*find {
 func (d *Directory) query(ctx context.Context, batch []*find) error {
 	var index, kind, most []int32
 	var keys []string
+	logins := true
 	for i, f := range batch {
 		f.accounts, f.err = nil, nil
 		for j := range f.keys {
 			index, kind, keys, most = append(index, int32(i)), append(kind, f.kinds[j]), append(keys, f.keys[j]), append(most, int32(f.limit))
+			logins = logins && f.kinds[j] == byLogin
 		}
 	}
-	return d.read(ctx, findSQL, func(i int, a auth.Account) error {
+	give := func(i int, a auth.Account) error {
 		if i < 0 || i >= len(batch) {
 			return errBadRow
 		}
 		batch[i].accounts = append(batch[i].accounts, a)
 		return nil
-	}, pq.Array(index), pq.Array(kind), pq.Array(keys), pq.Array(most))
+	}
+	if !logins {
+		return d.read(ctx, findSQL, give, pq.Array(index), pq.Array(kind), pq.Array(keys), pq.Array(most))
+	}
+	err := d.read(ctx, findLoginsSQL, give, pq.Array(index), pq.Array(keys))
+	for _, f := range batch {
+		slices.SortFunc(f.accounts, func(a, b auth.Account) int { return strings.Compare(a.Login, b.Login) })
+		f.accounts = slices.CompactFunc(f.accounts, func(a, b auth.Account) bool { return a.ID == b.ID })
+		f.accounts = f.accounts[:min(len(f.accounts), f.limit)]
+	}
+	return err
 }
 
 // Accounts lists people by canonical login, byte by byte, beginning after the given one ("" for the first page). limit is at most
@@ -303,28 +362,52 @@ func (d *Directory) Accounts(ctx context.Context, after string, limit int) ([]au
 	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
 	defer cancel()
 	var list []auth.Account
-	err := d.turn(ctx, func() error {
+	err := d.turn(ctx, true, func() error {
 		return d.read(ctx, listPeopleSQL, func(_ int, a auth.Account) error { list = append(list, a); return nil },
 			after, limit)
 	})
 	return list, failed("list accounts", err)
 }
 
-// turn runs f when one of the read lanes is free.
-func (d *Directory) turn(ctx context.Context, f func() error) error {
-	if d.waits.Add(1) > maxFoundWaits {
-		d.waits.Add(-1)
+// turn runs f when one of the read lanes is free. long is for what may read thousands of rows.
+func (d *Directory) turn(ctx context.Context, long bool, f func() error) error {
+	if long {
+		if err := d.long.take(ctx); err != nil {
+			return err
+		}
+		defer d.long.give()
+	}
+	if err := d.alone.take(ctx); err != nil {
+		return err
+	}
+	defer d.alone.give()
+	return f()
+}
+
+// turns are places, and those who wait for one.
+type turns struct {
+	places chan struct{}
+	waits  *atomic.Int64
+}
+
+func newTurns(n int) turns { return turns{make(chan struct{}, n), new(atomic.Int64)} }
+
+// take waits for a place. [auth.ErrOverloaded] means that too many wait.
+func (t turns) take(ctx context.Context) error {
+	if t.waits.Add(1) > maxFoundWaits {
+		t.waits.Add(-1)
 		return auth.ErrOverloaded
 	}
-	defer d.waits.Add(-1)
+	defer t.waits.Add(-1)
 	select {
-	case d.alone <- struct{}{}:
+	case t.places <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-d.alone }()
-	return f()
 }
+
+func (t turns) give() { <-t.places }
 
 // prepared returns a statement that is prepared on each connection when that first needs it.
 func (d *Directory) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
@@ -481,7 +564,7 @@ func (d *Directory) groups(ctx context.Context, what, query string, limit int, a
 	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
 	defer cancel()
 	var list []auth.Group
-	err := d.turn(ctx, func() error {
+	err := d.turn(ctx, false, func() error {
 		return d.rows(ctx, query, func(rows *sql.Rows) error {
 			g, err := scanGroup(rows)
 			list = append(list, g)

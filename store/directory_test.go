@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -112,6 +114,8 @@ func TestFindAccounts(t *testing.T) {
 		{"the first of several", []auth.AccountKey{key("l", "bern")}, 2, "Zoe alice"},
 		{"union", []auth.AccountKey{{Login: "bob"}, key("mail", "alice@example.org"), {Login: "al"}}, 10, "alice bob"},
 		{"union, the first", []auth.AccountKey{{Login: "bob"}, key("l", "bern")}, 3, "Zoe alice bob"},
+		{"logins, in order, each account once", []auth.AccountKey{{Login: "carol"}, {Login: "al"}, {Login: "bob"}, {Login: "alice"}}, 10, "alice bob carol"},
+		{"logins, the first", []auth.AccountKey{{Login: "carol"}, {Login: "al"}, {Login: "alice"}, {Login: "bob"}}, 2, "alice bob"},
 		{"uuid", []auth.AccountKey{{UUID: all["bob"].UUID}}, 10, "bob"},
 		{"uuid of a reader", []auth.AccountKey{{UUID: all["wiki"].UUID}}, 10, ""},
 		{"not a uuid", []auth.AccountKey{{UUID: "bob"}}, 10, ""},
@@ -263,6 +267,48 @@ func TestFindTogether(t *testing.T) {
 	wg.Wait()
 	if st := d.Stats(); st.Finds != 1280 || st.Batches >= st.Finds {
 		t.Errorf("Stats = %+v, want 1280 finds in fewer queries", st)
+	}
+}
+
+// TestSlowFind has one shared query wait for a lock: what comes later goes past it.
+func TestSlowFind(t *testing.T) {
+	s, url, _ := town(t)
+	d := s.Directory()
+	tx, err := storetest.DB(t, url).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE search_keys IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	before := d.Stats().Batches
+	slow := make(chan error, 1)
+	go func() {
+		_, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Search: "x=y"}}, 1)
+		slow <- err
+	}()
+	for d.Stats().Batches == before {
+		time.Sleep(time.Millisecond) // between questions
+	}
+	for range 3 {
+		if a, err := d.Entry(t.Context(), "alice"); err != nil || a.Login != "alice" {
+			t.Fatalf("Entry beside a slow query = %q, %v", a.Login, err)
+		}
+	}
+	select {
+	case err := <-slow:
+		t.Fatalf("the query that a lock held up ended: %v", err)
+	default:
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-slow; err != nil {
+		t.Errorf("FindAccounts after the lock = %v", err)
+	}
+	if _, err := d.Entry(t.Context(), "alice"); err != nil {
+		t.Errorf("Entry after the lock = %v", err)
 	}
 }
 
@@ -538,5 +584,120 @@ func fillPeople(t testing.TB, db *sql.DB, n int) {
 	})
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestScansLeaveRoom: whoever reads everybody, in however many connections, does not keep others from asking for a group, which programs
+// do at each login.
+func TestScansLeaveRoom(t *testing.T) {
+	s, _, _ := town(t)
+	d := s.Directory()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	begun, overloaded := make(chan bool, 1000), make(chan bool, 1000)
+	for range 600 { // more than may wait
+		wg.Go(func() {
+			err := store.Scan(ctx, d, func() error {
+				begun <- true
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			if errors.Is(err, auth.ErrOverloaded) {
+				overloaded <- true
+			}
+		})
+	}
+	<-begun
+	<-overloaded
+	for _, k := range []auth.GroupKey{{Name: "staff"}, {Member: "alice"}} {
+		short, stop := context.WithTimeout(t.Context(), 3*time.Second)
+		if _, err := d.FindGroups(short, []auth.GroupKey{k}, 10); err != nil {
+			t.Errorf("FindGroups(%+v) beside scans: %v", k, err)
+		}
+		stop()
+	}
+	if _, err := d.Entry(t.Context(), "alice"); err != nil {
+		t.Errorf("Entry beside scans: %v", err)
+	}
+}
+
+// TestSearchKeysInSmallSteps: where a full step takes longer than a statement may, smaller ones do it. One stuck for ever would make
+// every search read all accounts that are left.
+func TestSearchKeysInSmallSteps(t *testing.T) {
+	s, url := storetest.New(t)
+	db := storetest.DB(t, url)
+	if _, err := db.Exec(`WITH a AS (INSERT INTO accounts (login, attributes)
+			SELECT 'old' || lpad(n::text, 4, '0'), jsonb_build_object('mail', jsonb_build_array('old' || n || '@example.org')) FROM generate_series(1, ` + fmt.Sprint(store.KeyBatch) + `) n
+			RETURNING id, login)
+		INSERT INTO logins (login, account_id) SELECT login, id FROM a`); err != nil {
+		t.Fatal(err)
+	}
+	// A disk on which a statement that adds more than a quarter of a step fails.
+	if _, err := db.Exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF (SELECT count(*) FROM added) > ` + fmt.Sprint(store.KeyBatch/4) + ` THEN RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'; END IF;
+			RETURN NULL; END $$;
+		CREATE TRIGGER slow AFTER INSERT ON search_keys REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION slow()`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: auth.SearchKey("mail", "x")}}, 10); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all have keys", func() bool {
+		var left int
+		if err := db.QueryRow("SELECT count(*) FROM accounts WHERE keyed < 1").Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		return left == 0
+	})
+}
+
+// TestMigrateBesideBackup: building an index waits for every transaction that is older, such as a backup's, which may take hours. It
+// keeps nobody out meanwhile, so it must neither give up nor begin anew.
+func TestMigrateBesideBackup(t *testing.T) {
+	url := storetest.URL(t)
+	db := storetest.DB(t, url)
+	for _, q := range []string{storetest.Migration(t, "00001_first.sql"), storetest.Migration(t, "00002_directory.sql"),
+		"CREATE TABLE " + store.VersionTable + " (id integer PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, version_id bigint NOT NULL, is_applied boolean NOT NULL, tstamp timestamp NOT NULL DEFAULT now())",
+		"INSERT INTO " + store.VersionTable + " (version_id, is_applied) VALUES (0, true), (1, true), (2, true)",
+		"INSERT INTO accounts (login) VALUES ('alice')",
+	} {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backup, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Rollback()
+	if _, err := backup.Exec("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM accounts"); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s := storetest.Open(t, store.Config{URL: url, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	done := make(chan error, 1)
+	go func() { done <- s.Migrate(t.Context()) }()
+	eventually(t, "the index waits for longer than other migrations may", func() bool {
+		var waits bool
+		if err := db.QueryRow(`SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'virtualxid'
+				AND now() - query_start > interval '3 seconds')`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+		return waits
+	})
+	if _, err := db.Exec("UPDATE accounts SET display_name = 'Alice' WHERE login = 'alice'"); err != nil {
+		t.Errorf("a change beside it: %v", err)
+	}
+	if err := backup.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || strings.Contains(log.String(), "waits for a lock") {
+		t.Errorf("Migrate = %v, logged %q, want it done without another try", err, log.String())
+	}
+	var timeout string
+	if err := db.QueryRow("SELECT count(*) FROM pg_index WHERE NOT indisvalid").Scan(&timeout); err != nil || timeout != "0" {
+		t.Errorf("%s invalid indexes, %v", timeout, err)
 	}
 }

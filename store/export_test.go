@@ -75,7 +75,13 @@ func LookupConnector(url string) (driver.Connector, error) {
 func FindAlone(d *Directory) func(context.Context, []auth.AccountKey, int) ([]auth.Account, error) {
 	return func(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
 		f := newFind(keys, limit)
-		err := d.turn(ctx, func() error { return d.query(ctx, []*find{f}) })
+		err := d.turn(ctx, true, func() error { return d.query(ctx, []*find{f}) })
 		return f.accounts, err
 	}
 }
+
+// Scan runs f as the reading of a page.
+func Scan(ctx context.Context, d *Directory, f func() error) error { return d.turn(ctx, true, f) }
+
+// KeyBatch is how many accounts get their keys at a time.
+const KeyBatch = keyBatch

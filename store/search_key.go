@@ -63,9 +63,11 @@ func (s *Store) keyMissing() {
 	s.background.Go(func() {
 		defer s.keying.Store(false)
 		begin, total := time.Now(), 0
-		for told := false; s.ctx.Err() == nil; {
-			n, err := s.keySome(s.ctx)
+		step, told := keyBatch, false
+		for s.ctx.Err() == nil {
+			n, err := s.keySome(s.ctx, step)
 			if err != nil {
+				step = max(1, step/2) // perhaps it took longer than a statement may
 				if !told && s.ctx.Err() == nil {
 					s.log.Warn("search keys cannot be made now, searches are slow until they are", "error", err)
 					told = true
@@ -76,22 +78,23 @@ func (s *Store) keyMissing() {
 				}
 				continue
 			}
-			if total += n; n < keyBatch {
+			if total += n; n < step {
 				if total > 0 {
 					s.log.Info("made search keys", "accounts", total, "took", time.Since(begin).Round(time.Millisecond))
 				}
 				return
 			}
+			step = min(keyBatch, step+1)
 		}
 	})
 }
 
-// keySome makes the keys of some accounts and says of how many. Those that somebody is changing right now are passed over: the
+// keySome makes the keys of so many accounts and says of how many there were any to make. Those that somebody is changing right now are passed over: the
 // change makes their keys.
-func (s *Store) keySome(ctx context.Context) (n int, err error) {
+func (s *Store) keySome(ctx context.Context, most int) (n int, err error) {
 	err = s.transact(ctx, "make search keys", func(ctx context.Context, tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, `SELECT id, login, kind = 'person', display_name, attributes FROM accounts
-			WHERE keyed < 1 ORDER BY login LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`, keyBatch)
+			WHERE keyed < 1 ORDER BY login LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`, most)
 		if err != nil {
 			return err
 		}

@@ -176,6 +176,9 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 		}
 	}
 	v.decision.OK, v.decision.Reason, v.decision.Login = true, Accepted, found.Login
+	if req.Keep != nil {
+		req.Keep.set(found, row, req, tags)
+	}
 	return v, nil
 }
 

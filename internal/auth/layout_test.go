@@ -232,8 +232,12 @@ func TestImportDirectionCatches(t *testing.T) {
 		{"plugin/host", "plugin", ""},
 		{"plugin/host", "internal/auth", ""},
 		{"plugin/host", "store", "plugin/host may import only"},
+		{"plugin/host", "plugin/internal/enrolmentpb", "plugin/host may import only"},
+		{"plugin/host", "plugin/plugintest", "plugin/host may import only"},
 		{"plugin/plugintest", "plugin", ""},
 		{"plugin/plugintest", "internal/auth", "plugin/plugintest may import only plugin"},
+		{"plugin/plugintest", "plugin/host", "plugin/plugintest may import only plugin"},
+		{"cmd/valetkey-2fa-file", "plugin", ""},
 
 		{"internal/auth", "internal/secret", "internal/auth imports nothing of ours"},
 		{"internal/auth", "store", "internal/auth imports nothing of ours"},

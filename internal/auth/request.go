@@ -21,6 +21,8 @@ type Request struct {
 	// is rejected, also with the right secret.
 	Reader bool
 	Gate   Gate // nil: everybody may log in
+
+	Keep *Standing // filled if the login is accepted; nil: nobody will ask again
 }
 
 // Gate knows who may log in at all where a request came from. It is asked last, when everything else is in order. Its values can be

@@ -143,4 +143,11 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("disabled, and there is %q", dns(found))
 	}
 	dial(e.DN, alice, 49)
+
+	d.Revoke(t, "wiki-search", "wiki")
+	harness.WaitFor(t, "the connection of a reader whose app password was revoked ends", func() bool {
+		_, err := scan.Search(ldap.NewSearchRequest(suffix, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 10, false, "(objectClass=*)", nil, nil))
+		return err != nil && scan.IsClosing()
+	})
+	dial("cn=wiki-search,ou=readers,"+suffix, reader, 49)
 }
