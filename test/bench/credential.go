@@ -15,6 +15,23 @@ type credential struct {
 	password string // as a person types it, with hyphens
 }
 
+// What the directory holds of an account beside its login, in slapd and in valetkeyd.
+func (c credential) displayName() string { return "Person " + c.login }
+func (c credential) attributes() map[string][]string {
+	return map[string][]string{"givenName": {"Person"}, "mail": {c.login}, "sn": {c.login}}
+}
+
+// Groups hold groupSize accounts each, one after another; the last may have fewer.
+const groupSize = 500
+
+func groupCount(accounts int) int { return (accounts + groupSize - 1) / groupSize }
+func groupName(i int) string      { return fmt.Sprintf("group%05d", i) }
+
+// newReader returns the account of the program that searches.
+func newReader() credential {
+	return credential{login: "bench-reader", password: secret.Format(secret.Generate(secret.DefaultLength))}
+}
+
 // newCredentials returns that many accounts.
 func newCredentials(accounts int) []credential {
 	creds := make([]credential, accounts)

@@ -42,19 +42,19 @@ func (d *daemon) databaseURL() string {
 // daemonConfig has the listeners that are measured, each where it is by default.
 const daemonConfig = `state_dir = %q
 
-[[ldap]]
-listen = %q
-
 [[dovecot]]
 
 [[saslauthd]]
 
 [[checkpassword]]
+
+[[ldap]]
+listen = %q
 `
 
-// startDaemon builds valetkeyd and starts it. It returns when the database is set up; the daemon is not nil if it was started,
+// startDaemon builds valetkeyd and starts it, with more lines for the configuration, whose last section is LDAP's. It returns when the database is set up; the daemon is not nil if it was started,
 // whatever the error.
-func startDaemon(ctx context.Context, dir string) (*daemon, error) {
+func startDaemon(ctx context.Context, dir, more string) (*daemon, error) {
 	progress("valetkeyd: building")
 	build := exec.CommandContext(ctx, "go", "build", "-o", dir, daemonPackage)
 	if out, err := build.CombinedOutput(); err != nil {
@@ -68,7 +68,7 @@ func startDaemon(ctx context.Context, dir string) (*daemon, error) {
 	d.admin = admin.NewClient(d.adminSocket())
 	progress("valetkeyd: starting")
 	config := filepath.Join(dir, "valetkeyd.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, daemonConfig, d.stateDir, address), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, daemonConfig+"%s", d.stateDir, address, more), 0o600); err != nil {
 		return nil, err
 	}
 	d.process, err = startProcess(dir, "valetkeyd", filepath.Join(dir, "valetkeyd"), "--config", config)
@@ -99,7 +99,7 @@ func (d *daemon) closeDatabase() {
 }
 
 // load makes the data set and writes it into the daemon's database, past the daemon.
-func (d *daemon) load(ctx context.Context, creds []credential, logins int) error {
+func (d *daemon) load(ctx context.Context, creds []credential, each, logins int, reader credential) error {
 	ring, created, err := secret.LoadRing(filepath.Join(d.stateDir, "pepper"))
 	if err != nil {
 		return err
@@ -107,11 +107,11 @@ func (d *daemon) load(ctx context.Context, creds []credential, logins int) error
 	if created {
 		return errors.New("valetkeyd made no pepper file in its state directory")
 	}
-	set, err := newDataset(ctx, creds, logins, ring)
+	set, err := newDataset(ctx, creds, each, logins, reader, ring)
 	if err != nil {
 		return err
 	}
-	progress("data set: writing %d app passwords", len(creds)*passwordsPerAccount)
+	progress("data set: writing %d accounts with %d app passwords", len(creds), len(creds)*each)
 	if err := set.write(ctx, d.db); err != nil {
 		return fmt.Errorf("write the data set: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"runtime"
@@ -17,14 +18,18 @@ import (
 	"github.com/valetkey/valetkey/internal/secret"
 )
 
-// dataset is what goes into the database before anything is measured: accounts with passwordsPerAccount app passwords
-// each. One password of each account that logs in is real; all others are rows of the same form that nothing matches,
-// because their hashes would take 22 ms each to compute.
+// dataset is what goes into the database before anything is measured: accounts with the same number of app passwords
+// each, in groups, and one reader. One password of each account that logs in is real, and the reader's only one; all others are rows of
+// the same form that nothing matches, because their hashes would take 22 ms each to compute.
 type dataset struct {
 	creds  []credential
+	each   int      // app passwords of an account
 	hashes []string // PHC strings of the first credentials' passwords
 	tag    func(normalised string) uint16
 	pepper int32
+
+	reader     credential
+	readerHash string
 }
 
 // storedPassword is an app password as the database keeps it.
@@ -36,12 +41,15 @@ type storedPassword struct {
 }
 
 // newDataset computes the hashes on all cores.
-func newDataset(ctx context.Context, creds []credential, logins int, ring *secret.Ring) (*dataset, error) {
+func newDataset(ctx context.Context, creds []credential, each, logins int, reader credential, ring *secret.Ring) (*dataset, error) {
 	d := &dataset{
-		creds:  creds,
-		hashes: make([]string, logins),
-		tag:    func(normalised string) uint16 { return ring.Tag(normalised).Value },
-		pepper: ring.Active(),
+		creds:      creds,
+		each:       each,
+		hashes:     make([]string, logins),
+		tag:        func(normalised string) uint16 { return ring.Tag(normalised).Value },
+		pepper:     ring.Active(),
+		reader:     reader,
+		readerHash: secret.Hash(normalised(reader)),
 	}
 	var (
 		next, done atomic.Int64
@@ -80,9 +88,9 @@ func (d *dataset) passwords() iter.Seq[storedPassword] {
 			used := map[uint16]bool{}
 			own := d.tag(normalised(c))
 			used[own] = true
-			for n := range passwordsPerAccount {
+			for n := range d.each {
 				p := storedPassword{account: i, number: n}
-				if n == i%passwordsPerAccount && i < len(d.hashes) {
+				if n == i%d.each && i < len(d.hashes) {
 					p.phc, p.tag = d.hashes[i], own
 				} else {
 					p.phc, p.tag = randomPHC(), randomTag(used)
@@ -122,28 +130,27 @@ func (d *dataset) write(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer tx.Rollback() // no effect after Commit
-	err = copyRows(ctx, tx, "accounts", []string{"login", "display_name"}, func(yield func([]any) bool) {
-		for _, c := range d.creds {
-			if !yield([]any{c.login, "Person " + c.login}) {
-				return
-			}
-		}
-	})
-	if err != nil {
+	if err := d.writeAccounts(ctx, tx); err != nil {
 		return err
 	}
-	ids, err := accountIDs(ctx, tx)
+	ids, err := idsOf(ctx, tx, "accounts", "login")
 	if err != nil {
 		return err
 	}
 	err = copyRows(ctx, tx, "logins", []string{"login", "account_id"}, func(yield func([]any) bool) {
-		for _, c := range d.creds {
-			if !yield([]any{c.login, ids[c.login]}) {
+		for login, id := range ids {
+			if !yield([]any{login, id}) {
 				return
 			}
 		}
 	})
 	if err != nil {
+		return err
+	}
+	if err := d.writeKeys(ctx, tx); err != nil {
+		return err
+	}
+	if err := d.writeGroups(ctx, tx, ids); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "INSERT INTO peppers (id) VALUES ($1) ON CONFLICT DO NOTHING", d.pepper); err != nil {
@@ -157,6 +164,7 @@ func (d *dataset) write(ctx context.Context, db *sql.DB) error {
 				return
 			}
 		}
+		yield([]any{ids[d.reader.login], "bench", "bench", d.readerHash, d.pepper, int(d.tag(normalised(d.reader))), string(auth.Generated), "bench"})
 	})
 	if err != nil {
 		return err
@@ -169,20 +177,82 @@ func (d *dataset) write(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-func accountIDs(ctx context.Context, tx *sql.Tx) (map[string]int64, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT login, id FROM accounts")
+// keyVersion is what accounts.keyed says of rows whose search keys are those of writeKeys (store/search_key.go).
+const keyVersion = 1
+
+// writeAccounts writes the people, then the reader.
+func (d *dataset) writeAccounts(ctx context.Context, tx *sql.Tx) error {
+	return copyRows(ctx, tx, "accounts", []string{"login", "display_name", "kind", "attributes", "keyed"}, func(yield func([]any) bool) {
+		for _, c := range d.creds {
+			attributes, err := json.Marshal(c.attributes())
+			if err != nil {
+				panic(err) // of a map of strings
+			}
+			if !yield([]any{c.login, c.displayName(), "person", string(attributes), keyVersion}) {
+				return
+			}
+		}
+		yield([]any{d.reader.login, "", "reader", "{}", keyVersion})
+	})
+}
+
+// writeKeys writes the rows that the daemon makes of an account's attributes and display name. A reader has none.
+func (d *dataset) writeKeys(ctx context.Context, tx *sql.Tx) error {
+	return copyRows(ctx, tx, "search_keys", []string{"key", "login"}, func(yield func([]any) bool) {
+		for _, c := range d.creds {
+			if !yield([]any{auth.SearchKey("displayName", c.displayName()), c.login}) {
+				return
+			}
+			for name, values := range c.attributes() {
+				for _, v := range values {
+					if !yield([]any{auth.SearchKey(name, v), c.login}) {
+						return
+					}
+				}
+			}
+		}
+	})
+}
+
+func (d *dataset) writeGroups(ctx context.Context, tx *sql.Tx, accounts map[string]int64) error {
+	err := copyRows(ctx, tx, "groups", []string{"name", "display_name"}, func(yield func([]any) bool) {
+		for i := range groupCount(len(d.creds)) {
+			if !yield([]any{groupName(i), "Group " + groupName(i)}) {
+				return
+			}
+		}
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read accounts: %w", err)
+		return err
+	}
+	ids, err := idsOf(ctx, tx, "groups", "name")
+	if err != nil {
+		return err
+	}
+	return copyRows(ctx, tx, "group_members", []string{"group_id", "account_id"}, func(yield func([]any) bool) {
+		for i, c := range d.creds {
+			if !yield([]any{ids[groupName(i/groupSize)], accounts[c.login]}) {
+				return
+			}
+		}
+	})
+}
+
+// idsOf reads the ids that a table gave its rows, by the column that names them.
+func idsOf(ctx context.Context, tx *sql.Tx, table, column string) (map[string]int64, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT "+column+", id FROM "+table)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", table, err)
 	}
 	defer rows.Close()
 	ids := map[string]int64{}
 	for rows.Next() {
-		var login string
+		var name string
 		var id int64
-		if err := rows.Scan(&login, &id); err != nil {
-			return nil, fmt.Errorf("read accounts: %w", err)
+		if err := rows.Scan(&name, &id); err != nil {
+			return nil, fmt.Errorf("read %s: %w", table, err)
 		}
-		ids[login] = id
+		ids[name] = id
 	}
 	return ids, rows.Err()
 }

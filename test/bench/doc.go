@@ -2,9 +2,13 @@
 // meaning: an echo server that answers without thinking (the floor of sockets and scheduler, same sizes on the wire)
 // and the peer that people run today for the same protocol (Debian's slapd, Dovecot 2.3's auth service, and saslauthd with its
 // cache), set up as suits the peer best. One load generator drives all of them in one run, so that they meet the same machine and the
-// same noise. It also measures what a login by valetkey-checkpassword costs. It is what "make bench" runs:
+// same noise. Over LDAP it measures the bind alone and search-then-bind. It also measures what a login by valetkey-checkpassword
+// costs. It is what "make bench" runs:
 //
 //	go run ./test/bench --rounds 3 --seconds 5
+//
+// With --memory it measures what valetkeyd needs instead: its resident size with a small and a large directory, and what an idle
+// LDAP connection adds.
 //
 // It refuses to know how valetkeyd works inside: it builds the programs, starts the daemon on a private cluster,
 // writes the data set into its database and speaks the wire protocols.

@@ -16,17 +16,23 @@ type ldap struct {
 const (
 	baseDN   = "dc=example,dc=org"
 	peopleDN = "ou=people," + baseDN
+	groupsDN = "ou=groups," + baseDN
 )
+
+func personDN(c credential) string { return "uid=" + c.login + "," + peopleDN }
+func readerDN(c credential) string { return "cn=" + c.login + ",ou=readers," + baseDN }
 
 func newLDAP(network, address string, creds []credential) *ldap {
 	l := &ldap{network: network, address: address}
 	for _, c := range creds {
-		l.requests = append(l.requests, bindRequest("uid="+c.login+","+peopleDN, c.password))
+		l.requests = append(l.requests, bindRequest(personDN(c), c.password))
 	}
 	return l
 }
 
-func (l *ldap) dial() (session, error) {
+func (l *ldap) dial() (session, error) { return l.open() }
+
+func (l *ldap) open() (*ldapSession, error) {
 	conn, err := net.Dial(l.network, l.address)
 	if err != nil {
 		return nil, err
@@ -48,36 +54,51 @@ const (
 	lastMessageID  = 0x7fffff
 )
 
-func (s *ldapSession) login(i int) (bool, error) {
+func (s *ldapSession) login(i int) (bool, error) { return s.bind(s.requests[i]) }
+
+func (s *ldapSession) bind(request []byte) (bool, error) {
+	var code byte
+	err := s.exchange(request, func(b []byte, id int) (complete bool, err error) {
+		code, complete, err = parseBindResponse(b, id)
+		return complete, err
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case code == resultSuccess:
+		return true, nil
+	case code == resultInvalidCredentials:
+		return false, nil
+	}
+	return false, fmt.Errorf("bind answered with result code %d", code)
+}
+
+// exchange sends a request with the next message id and reads until parse, which is given all that came, says that the answer to that id is
+// complete.
+func (s *ldapSession) exchange(request []byte, parse func(b []byte, id int) (complete bool, err error)) error {
 	if s.id++; s.id > lastMessageID {
 		s.id = firstMessageID
 	}
-	s.out = append(s.out[:0], s.requests[i]...)
+	s.out = append(s.out[:0], request...)
 	putMessageID(s.out, s.id)
 	if _, err := s.conn.Write(s.out); err != nil {
-		return false, err
+		return err
 	}
-	n := 0
-	for {
+	for n := 0; ; {
 		m, err := s.conn.Read(s.in[n:])
 		if err != nil {
-			return false, err
+			return err
 		}
 		n += m
-		code, complete, err := parseBindResponse(s.in[:n], s.id)
+		complete, err := parse(s.in[:n], s.id)
 		switch {
 		case err != nil:
-			return false, fmt.Errorf("%w: % x", err, s.in[:n])
-		case !complete && n == len(s.in):
-			return false, errors.New("bind response is longer than 4096 bytes")
-		case !complete:
-			continue
-		case code == resultSuccess:
-			return true, nil
-		case code == resultInvalidCredentials:
-			return false, nil
+			return fmt.Errorf("%w: % x", err, s.in[:n])
+		case complete:
+			return nil
+		case n == len(s.in):
+			return fmt.Errorf("answer is longer than %d bytes", n)
 		}
-		return false, fmt.Errorf("bind answered with result code %d", code)
 	}
 }
 
@@ -108,12 +129,17 @@ func bindRequest(dn, password string) []byte {
 	op := appendTLV(nil, tagInteger, []byte{3})
 	op = appendTLV(op, tagOctetString, []byte(dn))
 	op = appendTLV(op, tagSimple, []byte(password))
+	return message(tagBindRequest, op)
+}
+
+// message returns the PDU of an operation with message id firstMessageID.
+func message(tag byte, op []byte) []byte {
 	msg := appendTLV(nil, tagInteger, []byte{firstMessageID >> 16, firstMessageID >> 8 & 0xff, firstMessageID & 0xff})
-	msg = appendTLV(msg, tagBindRequest, op)
+	msg = appendTLV(msg, tag, op)
 	return appendTLV(nil, tagSequence, msg)
 }
 
-// putMessageID puts another three-byte message id into a PDU of bindRequest.
+// putMessageID puts another three-byte message id into a PDU of message.
 func putMessageID(pdu []byte, id int) {
 	at := 4 // identifier, one byte of length, identifier and length of the id
 	if n := pdu[1]; n >= 0x80 {
@@ -135,35 +161,49 @@ func appendTLV(dst []byte, tag byte, content []byte) []byte {
 	return append(dst, content...)
 }
 
-var errNotBindResponse = errors.New("not a bind response")
+var errNotAnswer = errors.New("not the answer")
 
 // parseBindResponse returns the result code of the bind response that b begins with. complete is false if b ends too
 // early. A response to another message id is an error: a connection has one bind in flight.
 func parseBindResponse(b []byte, id int) (code byte, complete bool, err error) {
-	msg, complete, err := cutTLV(b, tagSequence)
+	tag, op, _, complete, err := cutMessage(b, id)
 	if err != nil || !complete {
 		return 0, false, err
 	}
-	number, rest, err := innerTLV(msg, tagInteger)
+	if tag != tagBindResponse {
+		return 0, false, errNotAnswer
+	}
+	result, _, err := innerTLV(op, tagEnumerated)
+	if err != nil || len(result) != 1 {
+		return 0, false, errNotAnswer
+	}
+	return result[0], true, nil
+}
+
+// cutMessage returns the operation of the message that b begins with, and what follows; complete is false if b ends before it does. One
+// with another message id is an error.
+func cutMessage(b []byte, id int) (tag byte, op, rest []byte, complete bool, err error) {
+	msg, complete, err := cutTLV(b, tagSequence)
+	if err != nil || !complete {
+		return 0, nil, nil, false, err
+	}
+	_, rest, err = innerTLV(b, tagSequence)
 	if err != nil {
-		return 0, false, err
+		return 0, nil, nil, false, err
+	}
+	number, body, err := innerTLV(msg, tagInteger)
+	if err != nil {
+		return 0, nil, nil, false, err
 	}
 	got := 0
 	for _, c := range number {
 		got = got<<8 | int(c)
 	}
-	if got != id {
-		return 0, false, fmt.Errorf("%w to request %d", errNotBindResponse, id)
+	if got != id || len(body) == 0 {
+		return 0, nil, nil, false, fmt.Errorf("%w to request %d", errNotAnswer, id)
 	}
-	op, _, err := innerTLV(rest, tagBindResponse)
-	if err != nil {
-		return 0, false, err
-	}
-	result, _, err := innerTLV(op, tagEnumerated)
-	if err != nil || len(result) != 1 {
-		return 0, false, errNotBindResponse
-	}
-	return result[0], true, nil
+	op, _, err = innerTLV(body, body[0])
+	return body[0], op, rest, err == nil, err
 }
 
 // cutTLV returns the content of the element that b begins with; complete is false if b ends before it does.
@@ -172,13 +212,13 @@ func cutTLV(b []byte, tag byte) (content []byte, complete bool, err error) {
 		return nil, false, nil
 	}
 	if b[0] != tag {
-		return nil, false, errNotBindResponse
+		return nil, false, errNotAnswer
 	}
 	n, head := int(b[1]), 2
 	if n >= 0x80 {
 		size := n & 0x7f
 		if size == 0 || size > 4 {
-			return nil, false, errNotBindResponse
+			return nil, false, errNotAnswer
 		}
 		if len(b) < 2+size {
 			return nil, false, nil
@@ -199,7 +239,7 @@ func cutTLV(b []byte, tag byte) (content []byte, complete bool, err error) {
 func innerTLV(b []byte, tag byte) (content, rest []byte, err error) {
 	content, complete, err := cutTLV(b, tag)
 	if err != nil || !complete {
-		return nil, nil, errNotBindResponse
+		return nil, nil, errNotAnswer
 	}
 	head := 2
 	if b[1] >= 0x80 {

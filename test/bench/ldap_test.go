@@ -66,8 +66,8 @@ func TestParseBindResponse(t *testing.T) {
 			if code != c.code || complete != c.complete || (err != nil) != c.fails {
 				t.Errorf("parseBindResponse = %d, %v, %v, want %d, %v, error %v", code, complete, err, c.code, c.complete, c.fails)
 			}
-			if err != nil && !errors.Is(err, errNotBindResponse) {
-				t.Errorf("error %v, want errNotBindResponse", err)
+			if err != nil && !errors.Is(err, errNotAnswer) {
+				t.Errorf("error %v, want errNotAnswer", err)
 			}
 		})
 	}

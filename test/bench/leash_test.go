@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/valetkey/valetkey/store/storetest"
 )
 
 // TestMain lets the leash start this test program as it starts the bench.
@@ -19,7 +21,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	storetest.Main(m)
 }
 
 func TestLeashEndsWhatWentIntoTheBackground(t *testing.T) {

@@ -29,15 +29,18 @@ const (
 	dovecotTarget     = "valetkey-dovecot"
 	muxTarget         = "valetkey-saslauthd"
 	ldapTarget        = "valetkey-ldap"
+	slapdSearchTarget = "slapd-search"
+	searchTarget      = "valetkey-search"
 )
 
 var allTargets = []string{
 	echoUnixTarget, dovecotAuthTarget, dovecotTarget,
 	echoMuxTarget, cyrusTarget, muxTarget,
 	echoTCPTarget, slapdTarget, ldapTarget,
+	slapdSearchTarget, searchTarget,
 }
 
-// floors names the echo server that uses the same kind of socket in the same way, and the same sizes.
+// floors names the echo server that uses the same kind of socket in the same way, and the same sizes. A search has none.
 var floors = map[string]string{
 	echoUnixTarget:    echoUnixTarget,
 	echoTCPTarget:     echoTCPTarget,
@@ -55,6 +58,7 @@ var peers = map[string]string{
 	dovecotTarget: dovecotAuthTarget,
 	muxTarget:     cyrusTarget,
 	ldapTarget:    slapdTarget,
+	searchTarget:  slapdSearchTarget,
 }
 
 // options are the flags.
@@ -71,6 +75,8 @@ type options struct {
 	slapdLog       string
 	dovecotScheme  string
 	checkpassword  int // logins by the helper
+	searchFilter   string
+	memory         bool
 	profile        string
 	json           bool
 }
@@ -94,6 +100,8 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	fs.StringVar(&o.slapdLog, "slapd-log", "0", "slapd's -d; \"stats\" makes it log each bind, as valetkeyd logs each login; 0 favours slapd")
 	fs.StringVar(&o.dovecotScheme, "dovecot-scheme", defaultScheme, "password scheme of Dovecot's accounts, as doveadm pw -s names it; SSHA and PLAIN favour Dovecot")
 	fs.IntVar(&o.checkpassword, "checkpassword", 300, "logins by valetkey-checkpassword, with a valetkey target, to measure the CPU time of; 0: none")
+	fs.StringVar(&o.searchFilter, "search-filter", defaultFilter, "filter of search-then-bind, with %s for the login, which is also the mail address")
+	fs.BoolVar(&o.memory, "memory", false, "measure valetkeyd's memory instead of its speed: with 10,000 and 1,000,000 accounts, and for each idle LDAP connection; takes minutes")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of valetkeyd at the highest concurrency to this path with .TARGET added")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of the table")
 	if err := fs.Parse(args); err != nil {
@@ -188,10 +196,12 @@ func (r report) write(w io.Writer, asJSON bool) error {
 		}
 	} else {
 		fmt.Fprintf(w, "%s\n%s\n\n", r.Machine, r.Settings)
-		if err := writeTable(w, r.Rows); err != nil {
-			return err
+		if len(r.Rows) > 0 {
+			if err := writeTable(w, r.Rows); err != nil {
+				return err
+			}
+			fmt.Fprintln(w)
 		}
-		fmt.Fprintln(w)
 		writeChecks(w, r.Checks)
 	}
 	var missed []string
@@ -217,6 +227,7 @@ type bench struct {
 	options
 	dir     string
 	creds   []credential
+	reader  credential // that searches
 	servers map[string]server
 	rep     report
 }
@@ -231,7 +242,7 @@ func run(ctx context.Context, o options) (report, error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return report{}, err
 	}
-	b := &bench{options: o, dir: dir, creds: newCredentials(o.accounts), servers: map[string]server{}}
+	b := &bench{options: o, dir: dir, creds: newCredentials(o.accounts), reader: newReader(), servers: map[string]server{}}
 	b.rep = report{
 		Machine:  fmt.Sprintf("%s, %d cores, %s", cpuModel(), runtime.NumCPU(), runtime.Version()),
 		Settings: settings(o),
@@ -242,12 +253,20 @@ func run(ctx context.Context, o options) (report, error) {
 			p.stop()
 		}
 	}()
-	err = b.run(ctx)
+	if o.memory {
+		err = b.measureMemory(ctx)
+	} else {
+		err = b.run(ctx)
+	}
 	return b.rep, err
 }
 
 // settings tells what the figures depend on, a subject a line.
 func settings(o options) string {
+	if o.memory {
+		return fmt.Sprintf("after %d searches over all accounts, %g s of search then bind by %d of them at 64 connections, and whole listings of %d entries or more",
+			memorySearches, o.seconds, memoryLogins, memoryListed)
+	}
 	lines := []string{fmt.Sprintf("%d accounts with %d app passwords each, %d accounts log in in turn; medians of %d rounds of %g s",
 		o.accounts, passwordsPerAccount, o.logins, o.rounds, o.seconds)}
 	if o.want(dovecotAuthTarget) {
@@ -256,7 +275,7 @@ func settings(o options) string {
 	if o.want(cyrusTarget) {
 		lines = append(lines, fmt.Sprintf("%s: -c -n %s, every login in its cache", cyrusTarget, cyrusProcesses))
 	}
-	if o.want(slapdTarget) {
+	if o.want(slapdTarget, slapdSearchTarget) {
 		lines = append(lines, fmt.Sprintf("%s: %d {SSHA} for each account, log level %s", slapdTarget, o.slapdPasswords, o.slapdLog))
 	}
 	return strings.Join(lines, "\n")
@@ -266,7 +285,7 @@ func (b *bench) run(ctx context.Context) error {
 	if err := b.startEchoes(ctx); err != nil {
 		return err
 	}
-	if b.want(slapdTarget) {
+	if b.want(slapdTarget, slapdSearchTarget) {
 		if err := b.startSlapd(ctx); err != nil {
 			return err
 		}
@@ -375,22 +394,27 @@ func (b *bench) startSlapd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := startSlapd(ctx, b.dir, address, b.creds, b.slapdPasswords, b.slapdLog)
+	search, err := newLDAPSearch("tcp", address, b.creds[:b.logins], b.reader, b.searchFilter)
+	if err != nil {
+		return err
+	}
+	p, err := startSlapd(ctx, b.dir, address, b.creds, b.slapdPasswords, b.reader, b.slapdLog)
 	if p != nil {
 		b.servers[slapdTarget] = server{newLDAP("tcp", address, b.creds[:b.logins]), p}
+		b.servers[slapdSearchTarget] = server{search, p}
 	}
 	return err
 }
 
 // valetkeyTargets are those of the daemon.
-var valetkeyTargets = []string{dovecotTarget, muxTarget, ldapTarget}
+var valetkeyTargets = []string{dovecotTarget, muxTarget, ldapTarget, searchTarget}
 
 // startDaemon returns when the data set is in and every credential has logged in. The daemon is not nil if it was started, whatever the
 // error.
 func (b *bench) startDaemon(ctx context.Context) (*daemon, error) {
-	d, err := startDaemon(ctx, b.dir)
+	active := b.creds[:b.logins]
+	d, err := startDaemon(ctx, b.dir, "")
 	if d != nil {
-		active := b.creds[:b.logins]
 		b.servers[dovecotTarget] = server{newDovecot("unix", d.dovecotSocket(), active), d.process}
 		b.servers[muxTarget] = server{newMux(d.muxSocket(), active), d.process}
 		b.servers[ldapTarget] = server{newLDAP("tcp", d.ldapAddress, active), d.process}
@@ -398,7 +422,12 @@ func (b *bench) startDaemon(ctx context.Context) (*daemon, error) {
 	if err != nil {
 		return d, err
 	}
-	if err := d.load(ctx, b.creds, b.logins); err != nil {
+	search, err := newLDAPSearch("tcp", d.ldapAddress, active, b.reader, b.searchFilter)
+	if err != nil {
+		return d, err
+	}
+	b.servers[searchTarget] = server{search, d.process}
+	if err := d.load(ctx, b.creds, passwordsPerAccount, b.logins, b.reader); err != nil {
 		return d, err
 	}
 	cold, err := d.coldPass(ctx, b.servers[dovecotTarget].target, b.logins)

@@ -98,11 +98,11 @@ func TestSSHA(t *testing.T) {
 
 func TestWriteLDIF(t *testing.T) {
 	var b strings.Builder
-	if err := writeLDIF(&b, newCredentials(3), 25); err != nil {
+	if err := writeLDIF(&b, newCredentials(3), 25, newReader()); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(b.String(), "\nuserPassword: {SSHA}"); got != 75 {
-		t.Errorf("writeLDIF wrote %d passwords, want 75", got)
+	if got := strings.Count(b.String(), "\nuserPassword: {SSHA}"); got != 76 {
+		t.Errorf("writeLDIF wrote %d passwords, want 75 and the reader's", got)
 	}
 	if got := strings.Count(b.String(), "\n\ndn: uid=user0000"); got != 3 {
 		t.Errorf("writeLDIF wrote %d people, want 3", got)

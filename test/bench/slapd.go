@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey/internal/secret"
@@ -52,7 +53,7 @@ olcSuffix: %[4]s
 olcDbDirectory: %[1]s
 olcDbMaxSize: 1073741824
 olcDbIndex: objectClass eq
-olcDbIndex: cn,uid eq
+olcDbIndex: cn,uid,mail eq
 olcLastMod: TRUE
 olcAccess: to attrs=userPassword by self write by anonymous auth by * none
 olcAccess: to * by * read
@@ -67,7 +68,7 @@ var slapdModuleDirs = []string{"/usr/lib/ldap", "/usr/lib/openldap"}
 // each account, the credential's among them. One favours slapd, which compares value after value. logLevel is slapd's -d:
 // "0" logs nothing; "stats" writes its lines about connections and binds to a file. It shares nothing with a slapd that may
 // be installed and running.
-func startSlapd(ctx context.Context, dir, address string, creds []credential, passwords int, logLevel string) (*process, error) {
+func startSlapd(ctx context.Context, dir, address string, creds []credential, passwords int, reader credential, logLevel string) (*process, error) {
 	slapd, err := findProgram("slapd", "slapd")
 	if err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func startSlapd(ctx context.Context, dir, address string, creds []credential, pa
 	if err != nil {
 		return nil, err
 	}
-	err = runSlapadd(ctx, slapadd, func(w io.Writer) error { return writeLDIF(w, creds, passwords) }, "-q", "-n", "1", "-F", configDir)
+	err = runSlapadd(ctx, slapadd, func(w io.Writer) error { return writeLDIF(w, creds, passwords, reader) }, "-q", "-n", "1", "-F", configDir)
 	if err != nil {
 		return nil, err
 	}
@@ -120,14 +121,23 @@ func runSlapadd(ctx context.Context, program string, write func(io.Writer) error
 	return nil
 }
 
-// writeLDIF writes the tree: the base, the organisational unit, and an entry for each credential. The credential's
-// password stands at another place among the values from entry to entry.
-func writeLDIF(w io.Writer, creds []credential, passwords int) error {
+// writeLDIF writes the tree: the base, the organisational units, the reader, an entry for each credential with what valetkeyd has of it, and
+// the groups. The credential's password stands at another place among the values from entry to entry.
+func writeLDIF(w io.Writer, creds []credential, passwords int, reader credential) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintf(b, "dn: %s\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: example\n\n", baseDN)
-	fmt.Fprintf(b, "dn: %s\nobjectClass: organizationalUnit\nou: people\n\n", peopleDN)
+	for _, unit := range []string{"people", "groups", "readers"} {
+		fmt.Fprintf(b, "dn: ou=%s,%s\nobjectClass: organizationalUnit\nou: %s\n\n", unit, baseDN, unit)
+	}
+	fmt.Fprintf(b, "dn: %s\nobjectClass: applicationProcess\nobjectClass: simpleSecurityObject\ncn: %s\nuserPassword: %s\n\n",
+		readerDN(reader), reader.login, ssha(reader.password))
 	for i, c := range creds {
-		fmt.Fprintf(b, "dn: uid=%s,%s\nobjectClass: inetOrgPerson\nuid: %s\ncn: %s\nsn: %s\n", c.login, peopleDN, c.login, c.login, c.login)
+		fmt.Fprintf(b, "dn: %s\nobjectClass: inetOrgPerson\nuid: %s\ncn: %s\ndisplayName: %s\n", personDN(c), c.login, c.displayName(), c.displayName())
+		for name, values := range c.attributes() {
+			for _, v := range values {
+				fmt.Fprintf(b, "%s: %s\n", name, v)
+			}
+		}
 		for n := range passwords {
 			password := c.password
 			if n != i%passwords {
@@ -136,6 +146,15 @@ func writeLDIF(w io.Writer, creds []credential, passwords int) error {
 			fmt.Fprintf(b, "userPassword: %s\n", ssha(password))
 		}
 		b.WriteByte('\n')
+	}
+	n := 0
+	for members := range slices.Chunk(creds, groupSize) {
+		fmt.Fprintf(b, "dn: cn=%s,%s\nobjectClass: groupOfNames\ncn: %s\n", groupName(n), groupsDN, groupName(n))
+		for _, c := range members {
+			fmt.Fprintf(b, "member: %s\n", personDN(c))
+		}
+		b.WriteByte('\n')
+		n++
 	}
 	return b.Flush()
 }
