@@ -71,3 +71,33 @@ access to * by * read
 	})
 	return s
 }
+
+// NewConfiguredDirectory starts slapd with this slapd.conf, in which %s is the directory of its data, and these entries, as LDIF and
+// unchecked: they need not keep to the schema.
+func NewConfiguredDirectory(t testing.TB, conf, ldif string) *Directory {
+	t.Helper()
+	dir := Dir(t)
+	data, file := filepath.Join(dir, "data"), filepath.Join(dir, "slapd.conf")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, fmt.Appendf(nil, conf, data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	add := exec.Command(program(t, Slapd, "slapadd"), "-q", "-s", "-f", file)
+	if code, out, errOut := Run(t, ldif, add); code != 0 {
+		t.Fatalf("slapadd: exit code %d\n%s%s", code, out, errOut)
+	}
+	s := &Directory{Addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t))}
+	cmd := exec.Command(program(t, Slapd, "slapd"), "-d", "none", "-f", file, "-h", "ldap://"+s.Addr+"/")
+	cmd.Dir = dir
+	Start(t, t, "slapd", cmd)
+	WaitFor(t, "slapd to listen", func() bool {
+		conn, err := Dial(s.Addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return s
+}
