@@ -7,7 +7,7 @@ STATE    ?= $(CURDIR)/tmp/state
 FUZZTIME ?= 30s
 BENCH    ?=
 # Tests of our own code run with the race detector; those against other people's programs drive separate processes.
-UNIT     := ./cmd/... ./docs/... ./internal/... ./ldapbridge/... ./saslauth/... ./store/...
+UNIT     := ./cmd/... ./docs/... ./internal/... ./ldapbridge/... ./plugin/... ./saslauth/... ./store/...
 
 .PHONY: help build test unit interop demo run bench fuzz lint peers clean
 
@@ -53,7 +53,7 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 	done
 
 lint: ## formatting and vet
-	@bad=$$(gofmt -l cmd docs internal ldapbridge saslauth store test); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
+	@bad=$$(gofmt -l cmd docs internal ldapbridge plugin saslauth store test); test -z "$$bad" || { echo "not gofmt-ed: $$bad"; exit 1; }
 	$(GO) vet ./...
 
 clean: ## remove what was built
