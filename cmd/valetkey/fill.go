@@ -249,6 +249,13 @@ func (w way) replacer(from, to site) *strings.Replacer {
 		add("ldap://"+was, "ldaps://"+at)
 	}
 	add(was, at)
+	if to.listener.FrontEnd == "ldap" && network == "tcp" {
+		// Some applications have the two apart.
+		host, port := splitHostPort(was)
+		newHost, newPort := splitHostPort(at)
+		add(host, newHost)
+		add(port, newPort)
+	}
 	add(from.base, to.base)
 	add(from.domain, to.domain)
 	add(from.home, to.home)

@@ -105,6 +105,23 @@ var peers = map[string][]way{
 			{snippet: "apache.conf user", place: "/etc/apache2/conf-available/valetkey.conf", where: "after a2enmod authnz_ldap"},
 		}},
 	},
+	"ldap-authelia": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "configuration.yml", place: "/etc/authelia/configuration.yml"},
+		}},
+	},
+	"ldap-dovecot": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "dovecot.conf", place: "/etc/dovecot/conf.d/10-auth.conf", where: inPlace},
+			{snippet: "valetkey-ldap.conf.ext", place: "/etc/dovecot/valetkey-ldap.conf.ext", where: "for root alone (mode 0600), with the reader's secret in it"},
+			{snippet: "link", where: "the same for the userdb"},
+			{snippet: "valetkey-ldap.conf.ext group", place: "/etc/dovecot/valetkey-ldap.conf.ext", where: "in place of the two filters, for a group", apart: true},
+		}},
+	},
 	"ldap-freeradius": {
 		{parts: []part{
 			daemonPart("valetkeyd.toml"),
@@ -114,11 +131,129 @@ var peers = map[string][]way{
 			{snippet: "sites-enabled/default group", place: "/etc/freeradius/3.0/sites-enabled/default", where: "in authorize below notfound, for a group", apart: true},
 		}},
 	},
+	"ldap-gitea": {
+		{name: "reader", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "gitea", where: "then, as Gitea's user, with the reader's secret"},
+			{snippet: "groups", where: "fields of the web interface, for groups", apart: true},
+		}},
+		{name: "simple", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "gitea simple", where: "then, as Gitea's user"},
+		}},
+	},
+	"ldap-gitlab": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "gitlab.rb", place: "/etc/gitlab/gitlab.rb", where: "with the reader's secret; then gitlab-ctl reconfigure"},
+		}},
+	},
+	"ldap-grafana": {
+		{name: "reader", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "ldap.toml", place: "/etc/grafana/ldap.toml"},
+		}},
+		{name: "single", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "ldap.toml single", place: "/etc/grafana/ldap.toml"},
+		}},
+	},
+	"ldap-jellyfin": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "LDAP-Auth.xml", place: "/var/lib/jellyfin/plugins/configurations/LDAP-Auth.xml", where: "with the reader's secret; for Jellyfin's user alone (mode 0600)"},
+		}},
+	},
+	"ldap-jenkins": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "jenkins.yaml", place: "/var/lib/jenkins/jenkins.yaml"},
+		}},
+	},
+	"ldap-keycloak": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "kcadm", where: "then, logged in with kcadm.sh config credentials, with the reader's secret"},
+		}},
+	},
+	"ldap-libraries": {
+		{name: "python-ldap", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "login.py python-ldap", where: "a function in Python"},
+			{snippet: "starttls python-ldap", where: "in place of its own, for another machine", apart: true},
+		}},
+		{name: "ldap3", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "login.py ldap3", where: "a function in Python"},
+			{snippet: "starttls ldap3", where: "in place of its own, for another machine", apart: true},
+		}},
+		{name: "perl", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "login.pl", where: "a function in Perl"},
+			{snippet: "starttls Net::LDAP", where: "in place of its own, for another machine", apart: true},
+		}},
+		{name: "ruby", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "login.rb", where: "a function in Ruby"},
+			{snippet: "starttls net-ldap", where: "in place of its own, for another machine", apart: true},
+		}},
+		{name: "java", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "Directory.java", where: "a class in Java"},
+			{snippet: "starttls JNDI", where: "in place of its own, for another machine", apart: true},
+		}},
+		{name: "go", parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "login.go", where: "a function in Go"},
+			{snippet: "starttls go-ldap", where: "in place of its own, for another machine", apart: true},
+		}},
+	},
 	"ldap-nextcloud": {
 		{parts: []part{
 			daemonPart("valetkeyd.toml"),
 			{snippet: "commands", where: "then, as root"},
 			{snippet: "occ", where: "then, in Nextcloud, with the reader's secret"},
+		}},
+	},
+	"ldap-proxmox": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "domains.cfg", place: "/etc/pve/domains.cfg"},
+		}},
+	},
+	"ldap-nslcd": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "nslcd.conf", place: "/etc/nslcd.conf", where: "for root and the group nslcd alone (mode 0640), with the reader's secret in it"},
+			{snippet: "nslcd.conf group", place: "/etc/nslcd.conf", where: "below it, for a group", apart: true},
+			{snippet: "nsswitch.conf", place: "/etc/nsswitch.conf", where: "in place of the lines for the same databases"},
+			{snippet: "pam.d", place: "/etc/pam.d/vsftpd", where: "or another program's; nothing else may be in the file"},
+			{snippet: "command", where: "to try it"},
+		}},
+	},
+	"ldap-postfix": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "main.cf", place: "/etc/postfix/main.cf"},
+			{snippet: "valetkey-mailboxes.cf", place: "/etc/postfix/valetkey-mailboxes.cf", where: "for root and the group postfix alone (mode 0640), with the reader's secret in it"},
+			{snippet: "valetkey-aliases.cf", place: "/etc/postfix/valetkey-aliases.cf", where: "the same"},
+			{snippet: "valetkey-groups.cf", place: "/etc/postfix/valetkey-groups.cf", where: "the same"},
+			{snippet: "command", where: "to try it"},
 		}},
 	},
 	"ldap-saslauthd": {
@@ -141,6 +276,17 @@ var peers = map[string][]way{
 		{name: "template", parts: []part{
 			daemonPart("valetkeyd.toml"),
 			{snippet: "squid.conf template", place: "/etc/squid/squid.conf"},
+		}},
+	},
+	"ldap-sssd": {
+		{parts: []part{
+			daemonPart("valetkeyd.toml"),
+			{snippet: "commands", where: "then, as root"},
+			{snippet: "sssd.conf", place: "/etc/sssd/sssd.conf", where: "for root alone (mode 0600), with the reader's secret in it"},
+			{snippet: "sssd.conf group", place: "/etc/sssd/sssd.conf", where: "below [domain/example], for a group", apart: true},
+			{snippet: "nsswitch.conf", place: "/etc/nsswitch.conf", where: "in place of the lines for the same databases"},
+			{snippet: "pam.d", place: "/etc/pam.d/vsftpd", where: "or another program's; nothing else may be in the file"},
+			{snippet: "command", where: "to try it"},
 		}},
 	},
 	"nginx-mail": {

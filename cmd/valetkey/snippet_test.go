@@ -485,7 +485,7 @@ func TestSnippetCommand(t *testing.T) {
 			`note: this is the way "grant"; there is also: ldap`},
 		{"secret to make", nobody, []string{"dovecot-2.4"}, 0, "", "openssl rand -hex 24 > /etc/valetkey/dovecot-secret"},
 		{"unknown peer", nobody, []string{"postfx"}, 2, "", "hint: did you mean postfix?"},
-		{"unknown peer of two versions", nobody, []string{"Dovecot"}, 2, "", "hint: did you mean dovecot-2.3 or dovecot-2.4?"},
+		{"unknown peer of two versions", nobody, []string{"Dovecot"}, 2, "", "hint: did you mean dovecot-2.3 or dovecot-2.4 or ldap-dovecot?"},
 		{"unknown peer far off", nobody, []string{"sendmail-8"}, 2, "", "hint: valetkey snippet lists the peers"},
 		{"unknown way", nobody, []string{"exim", "ldap"}, 2, "", "hint: the ways are: dovecot, saslauthd"},
 		{"no ways", nobody, []string{"postfix", "dovecot"}, 2, "", "hint: it has one way only"},
@@ -652,6 +652,37 @@ func TestApplication(t *testing.T) {
 		}
 		if name == "no group" && strings.Contains(text, "group") {
 			t.Errorf("%s: the daemon's part names one:\n%s", name, text)
+		}
+	}
+}
+
+// Applications that have host and port in places of their own get both of the daemon's.
+func TestHostAndPortApart(t *testing.T) {
+	listener := admin.Listener{Name: "ldap[1]", FrontEnd: "ldap", Address: "tcp:192.0.2.1:390", BaseDN: "dc=example,dc=net", Service: "ldap"}
+	for name, want := range map[string][]string{
+		"ldap-gitea":     {"--host '192.0.2.1' --port '390'", "ou=people,app=git,dc=example,dc=net"},
+		"ldap-proxmox":   {"\tserver1 192.0.2.1\n\tport 390\n"},
+		"ldap-grafana":   {"host = \"192.0.2.1\"\nport = 390\n"},
+		"ldap-keycloak":  {"ldap://192.0.2.1:390"},
+		"ldap-nextcloud": {"ldapHost 'ldap://192.0.2.1'", "ldapPort '390'"},
+	} {
+		page, w, err := choosePeer([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		listener.Applications = example(t, page, w).Applications
+		got, err := snippetOptions{}.snippets(page, w, admin.Status{Listeners: []admin.Listener{listener}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := ""
+		for _, f := range got.Files {
+			text += f.Text
+		}
+		for _, part := range want {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s has no %q:\n%s", name, part, text)
+			}
 		}
 	}
 }

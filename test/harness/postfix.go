@@ -50,7 +50,7 @@ func NewMailerWith(t testing.TB, mainLines string, files map[string]string, serv
 		owned bool
 	}{
 		{config, 0o755, false}, {data, 0o700, true}, {queue, 0o755, false},
-		{queue + "/pid", 0o755, false}, {queue + "/private", 0o700, true}, {queue + "/public", 0o755, true},
+		{queue + "/incoming", 0o700, true}, {queue + "/pid", 0o755, false}, {queue + "/private", 0o700, true}, {queue + "/public", 0o755, true},
 	} {
 		if err := os.Mkdir(d.path, d.mode); err != nil {
 			t.Fatal(err)
@@ -91,6 +91,9 @@ smtpd_sasl_security_options = noanonymous
 	var masterCF strings.Builder
 	fmt.Fprintln(&masterCF, "postlog unix-dgram n - n - 1 postlogd")
 	fmt.Fprintln(&masterCF, "anvil unix - - n - 1 anvil")
+	// What a recipient needs that is taken.
+	fmt.Fprintln(&masterCF, "rewrite unix - - n - - trivial-rewrite")
+	fmt.Fprintln(&masterCF, "cleanup unix n - n - 0 cleanup")
 	for _, s := range services {
 		s.Addr = fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 		chroot := "n"
@@ -132,6 +135,12 @@ smtpd_sasl_security_options = noanonymous
 		return strings.Contains(m.LogText(), "daemon started")
 	})
 	return m
+}
+
+// Postmap looks a key up in a table of the configuration. An exit status of 1 without a word means that it is not there.
+func (m *Mailer) Postmap(t testing.TB, table, key string) (code int, value, stderr string) {
+	t.Helper()
+	return Run(t, "", exec.Command(program(t, Postfix, "postmap"), "-c", filepath.Join(m.dir, "c"), "-q", key, table))
 }
 
 // Queue is the queue directory, /var/spool/postfix elsewhere.

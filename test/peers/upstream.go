@@ -44,7 +44,12 @@ func upstreamLDIF(people []Person, groups []Group) string {
 		fmt.Fprintf(&b, "dn: ou=%[1]s,%[2]s\nobjectClass: organizationalUnit\nou: %[1]s\n\n", ou, harness.BaseDN)
 	}
 	for _, p := range people {
-		fmt.Fprintf(&b, "dn: %s\nobjectClass: inetOrgPerson\nuid: %s\n", harness.UserDN(p.Login), p.Login)
+		fmt.Fprintf(&b, "dn: %s\nobjectClass: inetOrgPerson\n", harness.UserDN(p.Login))
+		// The values of an attribute must not be apart.
+		if slices.ContainsFunc(p.Attributes, func(a string) bool { return strings.HasPrefix(a, "uidNumber=") }) {
+			b.WriteString("objectClass: posixAccount\n")
+		}
+		fmt.Fprintf(&b, "uid: %s\n", p.Login)
 		attributes := slices.Clone(p.Attributes)
 		for _, needed := range []string{"cn", "sn"} {
 			if !slices.ContainsFunc(attributes, func(a string) bool { return strings.HasPrefix(a, needed+"=") }) {
@@ -53,9 +58,6 @@ func upstreamLDIF(people []Person, groups []Group) string {
 		}
 		for _, a := range attributes {
 			name, value, _ := strings.Cut(a, "=")
-			if name == "uidNumber" {
-				b.WriteString("objectClass: posixAccount\n")
-			}
 			fmt.Fprintf(&b, "%s: %s\n", name, value)
 		}
 		// The overlay adds these for what is written later, and not for what slapadd writes.
