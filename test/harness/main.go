@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -160,12 +162,16 @@ func searchable(dir string) bool {
 	}
 }
 
-// FreePort returns a TCP port on which nothing listens at 127.0.0.1. It lies below the range from which the kernel
-// takes ports for outgoing connections, so that none of those can take it meanwhile.
+// FreePort returns a TCP port on which nothing listens at 127.0.0.1, and gives it to nobody else as long as the test program runs,
+// be it another one. It lies below the range from which the kernel takes ports for outgoing connections, so that none of those can
+// take it meanwhile.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20000 + rand.IntN(12000)
+		if !reserve(t, port) {
+			continue
+		}
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			ln.Close()
@@ -174,6 +180,27 @@ func FreePort(t testing.TB) int {
 	}
 	t.Fatal("no free port on 127.0.0.1")
 	return 0
+}
+
+// reserve marks a port as taken. An abstract Unix socket is gone with its process, however that ends (unix(7)).
+func reserve(t testing.TB, port int) bool {
+	t.Helper()
+	mark, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: fmt.Sprintf("@valetkey-test-port-%d", port), Net: "unixgram"})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return false
+	}
+	if err != nil {
+		t.Fatalf("reserve port %d: %v", port, err)
+	}
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.marks = append(reserved.marks, mark) // kept open
+	return true
+}
+
+var reserved struct {
+	sync.Mutex
+	marks []net.Conn
 }
 
 // account is a system user under which a peer runs.
