@@ -103,12 +103,7 @@ type Limits struct {
 const maxAVAs = 64
 
 func (l *Limits) setDefaults() error {
-	var faults []error
-	for _, f := range []struct {
-		name         string
-		value        *int
-		def, highest int
-	}{
+	return setDefaults([]count{
 		{"Connections", &l.Connections, 1024, 1 << 20},
 		{"ConnectionsPerSource", &l.ConnectionsPerSource, 256, 1 << 20},
 		{"Handshakes", &l.Handshakes, 128, 1 << 20},
@@ -123,7 +118,34 @@ func (l *Limits) setDefaults() error {
 		{"DN", &l.DN, 1024, 64 << 10},
 		{"RDNs", &l.RDNs, 32, maxAVAs},
 		{"Password", &l.Password, auth.MaxPassword, 64 << 10},
-	} {
+	}, []duration{
+		{"UnboundIdle", &l.UnboundIdle, 30 * time.Second},
+		{"Idle", &l.Idle, 15 * time.Minute},
+		{"PDU", &l.PDU, 10 * time.Second},
+		{"Write", &l.Write, 10 * time.Second},
+		{"Decision", &l.Decision, 20 * time.Second},
+		{"SearchTime", &l.SearchTime, time.Minute},
+	})
+}
+
+// count and duration are limits with what they are where nobody gave them.
+type (
+	count struct {
+		name         string
+		value        *int
+		def, highest int
+	}
+	duration struct {
+		name  string
+		value *time.Duration
+		def   time.Duration
+	}
+)
+
+// setDefaults puts the default into every limit that is zero, and finds those that are out of bounds.
+func setDefaults(counts []count, durations []duration) error {
+	var faults []error
+	for _, f := range counts {
 		if *f.value == 0 {
 			*f.value = f.def
 		}
@@ -131,18 +153,7 @@ func (l *Limits) setDefaults() error {
 			faults = append(faults, fmt.Errorf("limit %s is %d, must be 1 to %d", f.name, *f.value, f.highest))
 		}
 	}
-	for _, f := range []struct {
-		name  string
-		value *time.Duration
-		def   time.Duration
-	}{
-		{"UnboundIdle", &l.UnboundIdle, 30 * time.Second},
-		{"Idle", &l.Idle, 15 * time.Minute},
-		{"PDU", &l.PDU, 10 * time.Second},
-		{"Write", &l.Write, 10 * time.Second},
-		{"Decision", &l.Decision, 20 * time.Second},
-		{"SearchTime", &l.SearchTime, time.Minute},
-	} {
+	for _, f := range durations {
 		if *f.value == 0 {
 			*f.value = f.def
 		}

@@ -33,43 +33,18 @@ type UpstreamLimits struct {
 }
 
 func (l *UpstreamLimits) setDefaults() error {
-	var faults []error
-	for _, f := range []struct {
-		name         string
-		value        *int
-		def, highest int
-	}{
+	return setDefaults([]count{
 		{"Connections", &l.Connections, 8, 1 << 10},
 		{"PageSize", &l.PageSize, 500, 1000}, // Active Directory's largest
 		{"Entries", &l.Entries, 5000, 1 << 20},
 		{"Message", &l.Message, 4 << 20, 16 << 20},
 		{"Bytes", &l.Bytes, 64 << 20, 1 << 30},
-	} {
-		if *f.value == 0 {
-			*f.value = f.def
-		}
-		if *f.value < 0 || *f.value > f.highest {
-			faults = append(faults, fmt.Errorf("limit %s is %d, must be 1 to %d", f.name, *f.value, f.highest))
-		}
-	}
-	for _, f := range []struct {
-		name  string
-		value *time.Duration
-		def   time.Duration
-	}{
+	}, []duration{
 		{"Wait", &l.Wait, 3 * time.Second},
 		{"Dial", &l.Dial, 3 * time.Second},
 		{"Search", &l.Search, 10 * time.Second},
 		{"Idle", &l.Idle, time.Minute},
-	} {
-		if *f.value == 0 {
-			*f.value = f.def
-		}
-		if *f.value < 0 {
-			faults = append(faults, fmt.Errorf("limit %s is %v, must be positive", f.name, *f.value))
-		}
-	}
-	return errors.Join(faults...)
+	})
 }
 
 // Waits before a server that failed is tried again while another one answers, and before a refused service account is
