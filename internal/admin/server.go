@@ -23,7 +23,7 @@ import (
 
 // Bounds of a request.
 const (
-	maxBody        = 64 << 10 // bytes
+	maxBody        = 64 << 10 // bytes, of a route that names no other
 	requestTimeout = 60 * time.Second
 	maxProfile     = 60 * time.Second
 )
@@ -41,28 +41,8 @@ type Server struct {
 // NewServer returns a Server. service may return nil, which is answered as "database not reachable".
 func NewServer(service func() *Service, status func(context.Context) Status, log *slog.Logger) *Server {
 	s := &Server{service: service, status: status, log: log}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", s.getStatus)
-	mux.HandleFunc("GET /v1/accounts", s.getAccounts)
-	mux.HandleFunc("POST /v1/accounts", s.postAccount)
-	mux.HandleFunc("GET /v1/account", s.getAccount)
-	mux.HandleFunc("PATCH /v1/account", s.patchAccount)
-	mux.HandleFunc("DELETE /v1/account", s.deleteAccount)
-	mux.HandleFunc("GET /v1/groups", s.getGroups)
-	mux.HandleFunc("POST /v1/groups", s.postGroup)
-	mux.HandleFunc("GET /v1/group", s.getGroup)
-	mux.HandleFunc("PATCH /v1/group", s.patchGroup)
-	mux.HandleFunc("DELETE /v1/group", s.deleteGroup)
-	mux.HandleFunc("GET /v1/app-passwords", s.getAppPasswords)
-	mux.HandleFunc("POST /v1/app-passwords", s.postAppPassword)
-	mux.HandleFunc("PATCH /v1/app-password", s.patchAppPassword)
-	mux.HandleFunc("POST /v1/app-password/revoke", s.revokeAppPassword)
-	mux.HandleFunc("GET /v1/debug/cpu-profile", s.getProfile)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &Fault{Code: "not_found", Message: "no such call: " + r.Method + " " + clip(r.URL.Path)})
-	})
 	s.http = &http.Server{
-		Handler:           s.guard(mux),
+		Handler:           s.guard(s.newMux(s.routes())),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      requestTimeout + maxProfile,
@@ -128,7 +108,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}()
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout+maxProfile)
 		defer cancel()
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

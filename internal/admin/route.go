@@ -1,0 +1,101 @@
+package admin
+
+import (
+	"net/http"
+	"slices"
+)
+
+// permission is what a route needs of its caller. The zero value is none: a route that states no permission does not start.
+type permission int
+
+const (
+	// mayAsk is for what a caller may know whatever his role is: nothing about an account, nothing about the daemon.
+	mayAsk permission = iota + 1
+	// mayRead is for what changes nothing: lists, one account, events, why, status. A secret is never among it.
+	mayRead
+	// mayRevoke is for what ends app passwords of one account. What ends those of many accounts at once needs mayManage.
+	mayRevoke
+	// mayManage is for all else: what creates, changes, exempts, imports, exports and looks into the daemon.
+	mayManage
+)
+
+// route is one call of the API.
+type route struct {
+	method, path string
+	handle       http.HandlerFunc
+	needs        permission
+	maxBody      int64 // bytes; 0: 64 KiB
+}
+
+// routes returns every call of the API. A file that adds calls has a method of its own and a line here.
+func (s *Server) routes() []route {
+	return slices.Concat(
+		s.daemonRoutes(),
+		s.accountRoutes(),
+		s.groupRoutes(),
+		s.appPasswordRoutes(),
+	)
+}
+
+func (s *Server) daemonRoutes() []route {
+	return []route{
+		{method: "GET", path: "/v1/status", handle: s.getStatus, needs: mayRead},
+		{method: "GET", path: "/v1/debug/cpu-profile", handle: s.getProfile, needs: mayManage},
+	}
+}
+
+func (s *Server) accountRoutes() []route {
+	return []route{
+		{method: "GET", path: "/v1/accounts", handle: s.getAccounts, needs: mayRead},
+		{method: "POST", path: "/v1/accounts", handle: s.postAccount, needs: mayManage},
+		{method: "GET", path: "/v1/account", handle: s.getAccount, needs: mayRead},
+		{method: "PATCH", path: "/v1/account", handle: s.patchAccount, needs: mayManage},
+		{method: "DELETE", path: "/v1/account", handle: s.deleteAccount, needs: mayManage},
+	}
+}
+
+func (s *Server) groupRoutes() []route {
+	return []route{
+		{method: "GET", path: "/v1/groups", handle: s.getGroups, needs: mayRead},
+		{method: "POST", path: "/v1/groups", handle: s.postGroup, needs: mayManage},
+		{method: "GET", path: "/v1/group", handle: s.getGroup, needs: mayRead},
+		{method: "PATCH", path: "/v1/group", handle: s.patchGroup, needs: mayManage},
+		{method: "DELETE", path: "/v1/group", handle: s.deleteGroup, needs: mayManage},
+	}
+}
+
+func (s *Server) appPasswordRoutes() []route {
+	return []route{
+		{method: "GET", path: "/v1/app-passwords", handle: s.getAppPasswords, needs: mayRead},
+		{method: "POST", path: "/v1/app-passwords", handle: s.postAppPassword, needs: mayManage},
+		{method: "PATCH", path: "/v1/app-password", handle: s.patchAppPassword, needs: mayManage},
+		{method: "POST", path: "/v1/app-password/revoke", handle: s.revokeAppPassword, needs: mayRevoke},
+	}
+}
+
+// newMux serves the routes. One that lacks a part is a fault of the program, found at its start.
+func (s *Server) newMux(routes []route) *http.ServeMux {
+	mux := http.NewServeMux()
+	for _, r := range routes {
+		if r.method == "" || r.path == "" || r.handle == nil || r.needs < mayAsk || r.needs > mayManage {
+			panic("admin: the route " + r.method + " " + r.path + " is not complete: it must name a method, a path, a handler and a permission")
+		}
+		mux.Handle(r.method+" "+r.path, s.bounded(r))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, &Fault{Code: "not_found", Message: "no such call: " + r.Method + " " + clip(r.URL.Path)})
+	})
+	return mux
+}
+
+// bounded runs a route's handler on a body of the size that the route takes.
+func (s *Server) bounded(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit := rt.maxBody
+		if limit == 0 {
+			limit = maxBody
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		rt.handle(w, r)
+	})
+}
