@@ -36,6 +36,7 @@ type Config struct {
 	Database Database
 	Pepper   Pepper
 	Admin    Admin
+	Self     SelfService
 	Password Password
 	Log      Log
 
@@ -61,7 +62,18 @@ type Pepper struct {
 type Admin struct {
 	Socket string
 	Mode   fs.FileMode
-	Group  string // name; empty: the daemon's own
+	Group  string // name, of admins; empty: the daemon's own
+
+	HelpDeskGroup, ReadOnlyGroup string // names; empty: nobody has the role
+}
+
+// SelfService lets the users of this machine manage the app passwords of their own accounts.
+type SelfService struct {
+	Enabled  bool
+	Domain   string         // the login is NAME@DOMAIN; empty: NAME
+	MinUID   int            // the users below are the system's
+	Services []string       // normalised; empty: all
+	Networks []netip.Prefix // empty: all
 }
 
 // Password says what new app passwords are like.
@@ -309,12 +321,20 @@ func (r *reader) config(flags Flags) *Config {
 		admin.fault("socket", "the path has %d bytes, and a Unix socket's may have 107; choose a shorter state_dir or name the socket", len(c.Admin.Socket))
 	}
 	c.Admin.Group = admin.text("group", "")
-	mode := "0600"
-	if c.Admin.Group != "" {
+	c.Admin.HelpDeskGroup, c.Admin.ReadOnlyGroup = admin.text("help_desk_group", ""), admin.text("read_only_group", "")
+	c.Self = r.sub("self_service").selfService()
+	mode, open := "0600", c.Self.Enabled || c.Admin.HelpDeskGroup != "" || c.Admin.ReadOnlyGroup != ""
+	switch {
+	case open:
+		mode = "0666"
+	case c.Admin.Group != "":
 		mode = "0660"
 	}
 	c.Admin.Mode = admin.mode("mode", mode)
-	if c.Admin.Mode&0o007 != 0 {
+	switch others := c.Admin.Mode & 0o007; {
+	case open && others != 0o006:
+		admin.fault("mode", "%04o keeps those out whom help_desk_group, read_only_group or self_service lets in; leave it out: the daemon looks at who connects, and refuses", c.Admin.Mode)
+	case !open && others != 0:
 		admin.fault("mode", "%04o lets everybody on this machine create app passwords; use 0600, or 0660 with admin.group", c.Admin.Mode)
 	}
 

@@ -32,6 +32,7 @@ func TestLoadWithoutAFile(t *testing.T) {
 		StateDir: "/s",
 		Pepper:   Pepper{File: "/s/pepper"},
 		Admin:    Admin{Socket: "/s/run/admin.sock", Mode: 0o600},
+		Self:     SelfService{MinUID: 1000},
 		Password: Password{Length: 16, Limit: 25},
 		Log:      Log{Level: slog.LevelInfo},
 		Implied:  true,
