@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"net/http"
 	"slices"
 )
@@ -24,12 +25,14 @@ type route struct {
 	method, path string
 	handle       http.HandlerFunc
 	needs        permission
-	maxBody      int64 // bytes; 0: 64 KiB
+	own          *ownCall // nil: not for a user's own account
+	maxBody      int64    // bytes; 0: 64 KiB
 }
 
 // routes returns every call of the API. A file that adds calls has a method of its own and a line here.
 func (s *Server) routes() []route {
 	return slices.Concat(
+		s.whoamiRoutes(),
 		s.daemonRoutes(),
 		s.accountRoutes(),
 		s.groupRoutes(),
@@ -66,10 +69,13 @@ func (s *Server) groupRoutes() []route {
 
 func (s *Server) appPasswordRoutes() []route {
 	return []route{
-		{method: "GET", path: "/v1/app-passwords", handle: s.getAppPasswords, needs: mayRead},
-		{method: "POST", path: "/v1/app-passwords", handle: s.postAppPassword, needs: mayManage},
-		{method: "PATCH", path: "/v1/app-password", handle: s.patchAppPassword, needs: mayManage},
-		{method: "POST", path: "/v1/app-password/revoke", handle: s.revokeAppPassword, needs: mayRevoke},
+		{method: "GET", path: "/v1/app-passwords", handle: s.getAppPasswords, needs: mayRead, own: &ownCall{query: []string{"all"}}},
+		{method: "POST", path: "/v1/app-passwords", handle: s.postAppPassword, needs: mayManage,
+			own: &ownCall{creates: true, changes: true, body: ownBody(func(rules *SelfService, n *ownAppPassword) error { return n.fit(rules) })}},
+		{method: "PATCH", path: "/v1/app-password", handle: s.patchAppPassword, needs: mayManage,
+			own: &ownCall{query: []string{"label"}, changes: true, body: ownBody[ownRename](nil)}},
+		{method: "POST", path: "/v1/app-password/revoke", handle: s.revokeAppPassword, needs: mayRevoke,
+			own: &ownCall{query: []string{"label"}, changes: true, body: ownBody[ownRevocation](nil)}},
 	}
 }
 
@@ -80,7 +86,7 @@ func (s *Server) newMux(routes []route) *http.ServeMux {
 		if r.method == "" || r.path == "" || r.handle == nil || r.needs < mayAsk || r.needs > mayManage {
 			panic("admin: the route " + r.method + " " + r.path + " is not complete: it must name a method, a path, a handler and a permission")
 		}
-		mux.Handle(r.method+" "+r.path, s.bounded(r))
+		mux.Handle(r.method+" "+r.path, s.allowed(r))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &Fault{Code: "not_found", Message: "no such call: " + r.Method + " " + clip(r.URL.Path)})
@@ -88,9 +94,31 @@ func (s *Server) newMux(routes []route) *http.ServeMux {
 	return mux
 }
 
-// bounded runs a route's handler on a body of the size that the route takes.
-func (s *Server) bounded(rt route) http.Handler {
+// allowed runs a route's handler for those who may call it, on a body of the size that the route takes.
+//
+// Who has a role that the route needs goes on as he came. Everybody else is held to his own account, if he has one and the route is for that.
+func (s *Server) allowed(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := callerOf(r)
+		switch {
+		case c.role.may(rt.needs):
+		case rt.own != nil && c.own != "":
+			leave, err := s.gate.enter(c.uid, rt.own.changes)
+			if err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			defer leave()
+			ctx, cancel := context.WithTimeout(r.Context(), ownTimeout)
+			defer cancel()
+			if r, err = s.ownRequest(rt, c, w, r.WithContext(ctx)); err != nil {
+				s.fail(w, r, err)
+				return
+			}
+		default:
+			s.fail(w, r, s.access.refusal(c, rt.needs))
+			return
+		}
 		limit := rt.maxBody
 		if limit == 0 {
 			limit = maxBody

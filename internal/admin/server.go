@@ -9,14 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os/user"
 	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/valetkey/valetkey/internal/auth"
 )
@@ -28,19 +25,24 @@ const (
 	maxProfile     = 60 * time.Second
 )
 
-// Server answers the admin API on a Unix socket. Whoever may connect to the socket may do everything: the socket's mode is the
-// access control. The peer's user id goes into the audit log.
+// Server answers the admin API on a Unix socket. Unless [Server.Restrict] says otherwise, whoever may connect to the socket may do
+// everything: the socket's mode is the access control. The peer's user id goes into the audit log.
 type Server struct {
+	access    Access
+	gate      *gate
 	service   func() *Service // nil while the database is not known yet
 	status    func(context.Context) Status
 	log       *slog.Logger
 	http      *http.Server
 	profiling atomic.Bool
+
+	credentials func(net.Conn) credentials
+	userName    func(uid uint32) (string, error)
 }
 
 // NewServer returns a Server. service may return nil, which is answered as "database not reachable".
 func NewServer(service func() *Service, status func(context.Context) Status, log *slog.Logger) *Server {
-	s := &Server{service: service, status: status, log: log}
+	s := &Server{service: service, status: status, log: log, gate: newGate(time.Now), credentials: credentialsOf, userName: userName}
 	s.http = &http.Server{
 		Handler:           s.guard(s.newMux(s.routes())),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -49,16 +51,17 @@ func NewServer(service func() *Service, status func(context.Context) Status, log
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, actorKey{}, peer(c))
-		},
+		ConnContext:       s.withCaller,
 	}
 	return s
 }
 
+// Restrict tells callers apart from now on. It must be called before Serve.
+func (s *Server) Restrict(a Access) { s.access = a }
+
 // Serve answers until the listener is closed or Shutdown is called; it returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(gatedListener{l, s}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -66,36 +69,6 @@ func (s *Server) Serve(l net.Listener) error {
 
 // Shutdown stops accepting and waits for running requests, bounded by the context.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
-
-type actorKey struct{}
-
-// peer names who is at the other end, by the kernel's word.
-func peer(c net.Conn) string {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return "unknown"
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return "unknown"
-	}
-	name := "unknown"
-	raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		if err != nil {
-			return
-		}
-		id := strconv.Itoa(int(cred.Uid))
-		if name = "uid " + id; cred.Uid == 0 {
-			name = "root"
-		} else if u, err := user.LookupId(id); err == nil {
-			name = u.Username
-		}
-	})
-	return name
-}
-
-func actor(r *http.Request) string { return r.Context().Value(actorKey{}).(string) }
 
 // guard bounds a request and keeps a panic from anything but its own request.
 func (s *Server) guard(next http.Handler) http.Handler {
@@ -147,8 +120,13 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *Fault
 	if errors.As(err, &f) {
 		status := http.StatusBadRequest
-		if f.Code == "not_found" || f.Code == "no_account" {
+		switch f.Code {
+		case "not_found", "no_account":
 			status = http.StatusNotFound
+		case "forbidden", "disabled", "service_not_allowed", "network_not_allowed":
+			status = http.StatusForbidden
+		case "too_many_requests":
+			status = http.StatusTooManyRequests
 		}
 		reply(w, status, Problem{ProblemDetail{f.Code, f.Message, f.Hint}})
 		return
@@ -178,8 +156,12 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 func read[T any](r *http.Request) (T, error) {
+	return decode[T](r.Body)
+}
+
+func decode[T any](text io.Reader) (T, error) {
 	var body T
-	d := json.NewDecoder(r.Body)
+	d := json.NewDecoder(text)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil {
 		return body, &Fault{Code: "bad_request", Message: "the body is not the JSON that this call takes", Hint: jsonHint(err)}
@@ -202,11 +184,13 @@ func jsonHint(err error) string {
 	return ""
 }
 
+var errNoService = errors.New("the database is not there yet")
+
 // call runs one verb with the service.
 func (s *Server) call(w http.ResponseWriter, r *http.Request, status int, do func(*Service) (any, error)) {
 	service := s.service()
 	if service == nil {
-		s.fail(w, r, errors.New("the database is not there yet"))
+		s.fail(w, r, errNoService)
 		return
 	}
 	body, err := do(service)
