@@ -15,18 +15,21 @@ func (a *app) createCommand() *cobra.Command {
 	var n admin.NewAppPassword
 	var expires string
 	cmd := &cobra.Command{
-		Use:   "create LOGIN LABEL",
+		Use:   "create [LOGIN] LABEL",
 		Short: "Create an app password and print its secret, once",
 		Long: `Create an app password. The secret is printed once, to standard output, alone on its line when that is not a terminal.
 
 Without --service it opens every service, without --from it works from everywhere. An address is known for mail servers that
-pass it on and for LDAP binds over TCP; where it is not known, an app password with --from does not work.`,
+pass it on and for LDAP binds over TCP; where it is not known, an app password with --from does not work.
+
+A user of the machine who has no role leaves LOGIN out and makes one for his own account, if the daemon's [self_service] is on.`,
 		Example: `  valetkey create alice phone --service imap --service smtp
   valetkey create alice "printer, 2nd floor" --service smtp --from 192.0.2.17 --expires 2027-12-31`,
-		Args:              args("LOGIN", "LABEL"),
+		Args:              ownArgs("LOGIN", "LABEL"),
 		ValidArgsFunction: a.completeLogin,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			n.Label = given[1]
+			login, rest := splitOwn(given, 2)
+			n.Label = rest[0]
 			if expires != "" {
 				t, err := parseExpiry(expires, time.Now())
 				if err != nil {
@@ -34,9 +37,9 @@ pass it on and for LDAP binds over TCP; where it is not known, an app password w
 				}
 				n.ExpiresAt = &t
 			}
-			c, err := a.client().Create(cmd.Context(), given[0], n)
+			c, err := a.client().Create(cmd.Context(), login, n)
 			if err != nil {
-				return err
+				return ownError(cmd, login, "LABEL", err)
 			}
 			return a.print(c, func() {
 				if !a.terminal {
@@ -79,18 +82,23 @@ func parseExpiry(text string, now time.Time) (time.Time, error) {
 func (a *app) listCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use:               "list LOGIN",
+		Use:               "list [LOGIN]",
 		Short:             "List an account's app passwords",
-		Args:              args("LOGIN"),
+		Args:              ownArgs("LOGIN"),
 		ValidArgsFunction: a.completeLogin,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			p, err := a.client().AppPasswords(cmd.Context(), given[0], all)
+			login, _ := splitOwn(given, 1)
+			p, err := a.client().AppPasswords(cmd.Context(), login, all)
 			if err != nil {
-				return err
+				return ownError(cmd, login, "LOGIN", err)
 			}
 			return a.print(p, func() {
+				if len(p.AppPasswords) == 0 && login == "" {
+					fmt.Fprintln(a.out, "you have no app passwords; valetkey create LABEL makes one")
+					return
+				}
 				if len(p.AppPasswords) == 0 {
-					fmt.Fprintf(a.out, "%s has no app passwords; valetkey create LOGIN LABEL makes one\n", visible(given[0]))
+					fmt.Fprintf(a.out, "%s has no app passwords; valetkey create LOGIN LABEL makes one\n", visible(login))
 					return
 				}
 				t := a.table("LABEL", "STATUS", "SERVICES", "FROM", "CREATED", "EXPIRES", "LAST USED")
@@ -132,16 +140,21 @@ func lastUse(u *admin.Use) string {
 
 func (a *app) renameCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "rename LOGIN LABEL NEW-LABEL",
+		Use:               "rename [LOGIN] LABEL NEW-LABEL",
 		Short:             "Give an app password another label",
-		Args:              args("LOGIN", "LABEL", "NEW-LABEL"),
+		Args:              ownArgs("LOGIN", "LABEL", "NEW-LABEL"),
 		ValidArgsFunction: a.completeLabel,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if err := a.client().Rename(cmd.Context(), given[0], given[1], given[2]); err != nil {
-				return err
+			login, labels := splitOwn(given, 3)
+			if err := a.client().Rename(cmd.Context(), login, labels[0], labels[1]); err != nil {
+				return ownError(cmd, login, "NEW-LABEL", err)
 			}
-			return a.print(map[string]string{"login": given[0], "label": given[2]}, func() {
-				fmt.Fprintf(a.out, "app password %q of %s is now %q\n", given[1], visible(given[0]), given[2])
+			done := map[string]string{"label": labels[1]}
+			if login != "" {
+				done["login"] = login
+			}
+			return a.print(done, func() {
+				fmt.Fprintf(a.out, "app password %q %s is now %q\n", labels[0], of(login), labels[1])
 			})
 		},
 	}
@@ -150,15 +163,16 @@ func (a *app) renameCommand() *cobra.Command {
 func (a *app) revokeCommand() *cobra.Command {
 	var why string
 	cmd := &cobra.Command{
-		Use:               "revoke LOGIN LABEL",
+		Use:               "revoke [LOGIN] LABEL",
 		Short:             "End an app password, at once and for ever",
 		Long:              "End an app password. From the next login on every daemon refuses it. Revoking one that is revoked already changes nothing.",
-		Args:              args("LOGIN", "LABEL"),
+		Args:              ownArgs("LOGIN", "LABEL"),
 		ValidArgsFunction: a.completeLabel,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			p, err := a.client().Revoke(cmd.Context(), given[0], given[1], why)
+			login, rest := splitOwn(given, 2)
+			p, err := a.client().Revoke(cmd.Context(), login, rest[0], why)
 			if err != nil {
-				return err
+				return ownError(cmd, login, "LABEL", err)
 			}
 			return a.print(p, func() { fmt.Fprintf(a.out, "app password %q of %s is revoked\n", p.Label, visible(p.Login)) })
 		},

@@ -93,14 +93,22 @@ func (a *app) completeKind(cmd *cobra.Command, kind, prefix string) ([]string, c
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeLabel offers logins first and then the labels of the account's live app passwords.
+// completeLabel offers logins first and then the labels of the account's live app passwords; to a user without a role, those of his own.
 func (a *app) completeLabel(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(given) != 1 {
-		return a.completeLogin(cmd, given, prefix)
+	login := ""
+	switch len(given) {
+	case 0:
+		if logins, directive := a.completeLogin(cmd, given, prefix); len(logins) > 0 {
+			return logins, directive
+		}
+	case 1:
+		login = given[0]
+	default:
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
-	p, err := a.client().AppPasswords(ctx, given[0], false)
+	p, err := a.client().AppPasswords(ctx, login, false)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

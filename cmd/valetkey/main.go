@@ -1,4 +1,4 @@
-// Command valetkey is for admins: it manages accounts and app passwords through the daemon's admin socket.
+// Command valetkey is for admins, and for users who look after their own app passwords: it asks for all of it at the daemon's admin socket.
 //
 // It refuses to know the database and the pepper; only the daemon holds them. The one rule a newcomer would break: a secret is
 // printed once, to standard output, and never taken from the command line, where other users could see it.
@@ -165,7 +165,7 @@ Exit codes: 0 done, 1 refused or not found, 2 usage, 3 daemon or database unreac
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.accountCommand(), a.groupCommand(), a.readerCommand(), a.createCommand(), a.listCommand(), a.renameCommand(), a.revokeCommand(),
-		a.tryCommand(), a.statusCommand(), a.snippetCommand())
+		a.tryCommand(), a.statusCommand(), a.whoamiCommand(), a.snippetCommand())
 	return root
 }
 

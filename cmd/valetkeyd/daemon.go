@@ -106,7 +106,7 @@ func load(flags config.Flags, inUse *certificates) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	var faults config.Faults
+	_, faults := access(cfg)
 	for _, s := range specs(cfg) {
 		protection, err := inUse.check(s.tls)
 		if err != nil {
@@ -153,6 +153,11 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	d.auth = auth.New(auth.Config{Rows: &d.store, Secrets: &d.ring, Recorder: &d.store, Log: log, Hashes: d.hashes})
 
 	d.admin = admin.NewServer(d.service.Load, d.status, log)
+	who, faults := access(cfg)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	d.admin.Restrict(who)
 	l, err := listen(config.Address{Network: "unix", Address: cfg.Admin.Socket}, permissions{mode: cfg.Admin.Mode, group: cfg.Admin.Group}, false)
 	if err != nil {
 		return nil, fmt.Errorf("admin.socket: %w", err)
@@ -305,12 +310,13 @@ func (d *daemon) reload() {
 		"state_dir":    cfg.StateDir != d.cfg.StateDir,
 		"database.url": cfg.Database != d.cfg.Database,
 		"admin":        cfg.Admin != d.cfg.Admin,
+		"self_service": !reflect.DeepEqual(cfg.Self, d.cfg.Self),
 	} {
 		if changed {
 			d.log.Warn("this setting changes only when the daemon is started again", "key", key)
 		}
 	}
-	cfg.StateDir, cfg.Database, cfg.Admin = d.cfg.StateDir, d.cfg.Database, d.cfg.Admin
+	cfg.StateDir, cfg.Database, cfg.Admin, cfg.Self = d.cfg.StateDir, d.cfg.Database, d.cfg.Admin, d.cfg.Self
 
 	d.level.Set(cfg.Log.Level)
 	d.ring.Store(ring)
