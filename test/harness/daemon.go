@@ -33,6 +33,7 @@ type Daemon struct {
 	DovecotUnix string
 	DovecotTCP  string // host:port
 	LDAP        string // host:port
+	Admin       string // further lines of [admin]
 	Sections    string // further sections of the configuration file, [[saslauthd]] and the like
 
 	// Sockets are those that it is handed at each start, by their names; see [HandOver].
@@ -92,7 +93,7 @@ func (d *Daemon) WriteConfig(t testing.TB, extra string) {
 	if d.PepperFile != "" {
 		fmt.Fprintf(&b, "\n[pepper]\nfile = %q\n", d.PepperFile)
 	}
-	fmt.Fprintf(&b, "\n[admin]\nsocket = %q\n", d.Socket)
+	fmt.Fprintf(&b, "\n[admin]\nsocket = %q\n%s", d.Socket, d.Admin)
 	fmt.Fprintf(&b, "\n[[ldap]]\nlisten = %q\nbase_dn = %q\nservice = \"ldap\"\n", d.LDAP, BaseDN)
 	// Postfix's smtpd runs as a user of its own.
 	fmt.Fprintf(&b, "\n[[dovecot]]\nlisten = %q\nmode = \"0666\"\n", "unix:"+d.DovecotUnix)

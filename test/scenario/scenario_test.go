@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,10 +18,22 @@ import (
 func TestMain(m *testing.M) { os.Exit(harness.Main(m, harness.PostgresServer)) }
 
 func TestScenarios(t *testing.T) {
-	d := harness.StartDaemon(t, "")
+	run(t, harness.StartDaemon(t, ""), "testdata")
+}
+
+// Roles and self-service: the test is root, and the scripts become others with "as". Users and groups are Debian's own.
+func TestRoles(t *testing.T) {
+	d := harness.NewDaemon(t, "")
+	d.Admin = "group = \"adm\"\nhelp_desk_group = \"operator\"\nread_only_group = \"staff\"\n"
+	d.Sections = "\n[self_service]\nenabled = true\nmin_uid = 5\nservices = [\"imap\", \"smtp\"]\n"
+	d.Start(t)
+	run(t, d, "testdata/roles")
+}
+
+func run(t *testing.T, d *harness.Daemon, dir string) {
 	t.Run("scenarios", func(t *testing.T) { // the daemon outlives the parallel scripts
 		testscript.Run(t, testscript.Params{
-			Dir:                 "testdata",
+			Dir:                 dir,
 			RequireExplicitExec: true,
 			RequireUniqueNames:  true,
 			Setup: func(env *testscript.Env) error {
@@ -43,6 +56,26 @@ func TestScenarios(t *testing.T) {
 					}
 					if got != args[0] {
 						ts.Fatalf("%s ended with %s, want %s", args[1], got, args[0])
+					}
+				},
+				// as USER[:GROUP,...] CODE COMMAND...: runs it as that user, with these groups beside his main one, and wants that exit code.
+				"as": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) < 3 {
+						ts.Fatalf("usage: as USER[:GROUP,...] CODE COMMAND...")
+					}
+					name, groups, _ := strings.Cut(args[0], ":")
+					u, err := user.Lookup(name)
+					ts.Check(err)
+					as := []string{"--reuid", u.Uid, "--regid", u.Gid, "--clear-groups"}
+					if groups != "" {
+						as = []string{"--reuid", u.Uid, "--regid", u.Gid, "--groups", groups}
+					}
+					got := "0"
+					if err := ts.Exec("setpriv", append(as, args[2:]...)...); err != nil {
+						got = strings.TrimPrefix(err.Error(), "exit status ")
+					}
+					if got != args[1] {
+						ts.Fatalf("%s ended with %s, want %s", args[2], got, args[1])
 					}
 				},
 				// eventually REGEXP COMMAND...: repeats it until its output matches.
