@@ -378,13 +378,14 @@ func TestOwnAccount(t *testing.T) {
 		n    NewAppPassword
 		want string
 	}{
-		"another service":    {NewAppPassword{Label: "x", Services: []string{"imap", "ldap"}}, "403 service_not_allowed"},
-		"another network":    {NewAppPassword{Label: "x", Networks: []string{"198.51.100.1"}}, "403 network_not_allowed"},
-		"a wider network":    {NewAppPassword{Label: "x", Networks: []string{"192.0.0.0/16"}}, "403 network_not_allowed"},
-		"all IPv4 addresses": {NewAppPassword{Label: "x", Networks: []string{"0.0.0.0/0"}}, "403 network_not_allowed"},
-		"no network":         {NewAppPassword{Label: "x", Networks: []string{"home"}}, "400 bad_network"},
-		"a label in use":     {NewAppPassword{Label: "PHONE"}, "409 label_taken"},
-		"too many services":  {NewAppPassword{Label: "x", Services: make([]string, 65)}, "400 too_many"},
+		"another service":              {NewAppPassword{Label: "x", Services: []string{"imap", "ldap"}}, "403 service_not_allowed"},
+		"another network":              {NewAppPassword{Label: "x", Networks: []string{"198.51.100.1"}}, "403 network_not_allowed"},
+		"a wider network":              {NewAppPassword{Label: "x", Networks: []string{"192.0.0.0/16"}}, "403 network_not_allowed"},
+		"a network that begins within": {NewAppPassword{Label: "x", Networks: []string{"192.0.2.0/23"}}, "403 network_not_allowed"},
+		"all IPv4 addresses":           {NewAppPassword{Label: "x", Networks: []string{"0.0.0.0/0"}}, "403 network_not_allowed"},
+		"no network":                   {NewAppPassword{Label: "x", Networks: []string{"home"}}, "400 bad_network"},
+		"a label in use":               {NewAppPassword{Label: "PHONE"}, "409 label_taken"},
+		"too many services":            {NewAppPassword{Label: "x", Services: make([]string, 65)}, "400 too_many"},
 	} {
 		if _, err := c.Create(ctx, "", tc.n); code(err) != tc.want {
 			t.Errorf("Create, %s = %v, want %s", name, code(err), tc.want)
