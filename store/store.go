@@ -138,13 +138,14 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Status is what an admin wants to know about the database.
 type Status struct {
-	Where         string // without the password
-	ServerVersion string // as Postgres prints it
-	InRecovery    bool   // a standby: lookups work, changes do not
-	Schema        int64  // version of the schema, 0 if there is none
-	Target        int64  // version that this program brings along
-	Pending       bool   // Schema < Target: Migrate is needed
-	Newer         bool   // Schema > Target: a newer program has migrated
+	Where         string        // without the password
+	ServerVersion string        // as Postgres prints it
+	InRecovery    bool          // a standby: lookups work, changes do not
+	Schema        int64         // version of the schema, 0 if there is none
+	Target        int64         // version that this program brings along
+	Pending       bool          // Schema < Target: Migrate is needed
+	Newer         bool          // Schema > Target: a newer program has migrated
+	ClockOffset   time.Duration // by how much the server's clock is ahead of ours, give or take the time of a query
 	Lookups       LookupStats
 	Bookkeeping   BookkeepingStats
 }
@@ -154,8 +155,10 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
 	st := Status{Where: s.String(), Target: schemaTarget, Lookups: s.LookupStats(), Bookkeeping: s.recorder.stats()}
-	err := s.db.QueryRowContext(ctx, "SELECT current_setting('server_version'), pg_is_in_recovery()").
-		Scan(&st.ServerVersion, &st.InRecovery)
+	asked, clock := time.Now(), time.Time{}
+	err := s.db.QueryRowContext(ctx, "SELECT current_setting('server_version'), pg_is_in_recovery(), clock_timestamp()").
+		Scan(&st.ServerVersion, &st.InRecovery, &clock)
+	st.ClockOffset = clock.Sub(asked.Add(time.Since(asked) / 2))
 	if err == nil {
 		st.Schema, err = schemaVersion(ctx, s.db)
 	}

@@ -92,7 +92,7 @@ func TestMigrateTogether(t *testing.T) {
 	wg.Wait()
 	s := storetest.Open(t, store.Config{URL: url})
 	st, err := s.Status(t.Context())
-	if err != nil || st.Schema != store.SchemaTarget || st.Pending || st.Newer || st.ServerVersion == "" {
+	if err != nil || st.Schema != store.SchemaTarget || st.Pending || st.Newer || st.ServerVersion == "" || st.ClockOffset.Abs() > 5*time.Second {
 		t.Errorf("Status = %+v, %v", st, err)
 	}
 	addAccount(t, s, "alice")

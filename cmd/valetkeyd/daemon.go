@@ -453,6 +453,7 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 		return s
 	}
 	s.Database.Reachable, s.Database.Version, s.Database.Schema = true, db.ServerVersion, db.Schema
+	s.Database.Target, s.Database.Clock = db.Target, db.ClockOffset.Round(time.Millisecond).String()
 	return s
 }
 

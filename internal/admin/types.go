@@ -175,6 +175,8 @@ type Database struct {
 	Private   bool   `json:"private"` // a cluster of the daemon's own
 	Version   string `json:"version,omitempty"`
 	Schema    int64  `json:"schema,omitempty"`
+	Target    int64  `json:"schema_target,omitempty"` // that this daemon wants
+	Clock     string `json:"clock_offset,omitempty"`  // Go duration: how far the server's clock is ahead of the daemon's
 	Error     string `json:"error,omitempty"`
 }
 
