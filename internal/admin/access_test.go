@@ -57,7 +57,10 @@ func newMember(t *testing.T, service *Service, access Access, who credentials, a
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(func() *Service { return service }, func(context.Context) Status { return Status{Version: "v"} }, slog.New(slog.DiscardHandler))
+	s := NewServer(func() *Service { return service }, func(context.Context) Status {
+		return Status{Version: "v", Peppers: []string{}, Listeners: []Listener{}}
+	}, slog.New(slog.DiscardHandler))
+	s.http.Handler = held(t, s.http.Handler)
 	s.Restrict(access)
 	s.credentials = func(net.Conn) credentials { return who }
 	s.userName = func(uid uint32) (string, error) {

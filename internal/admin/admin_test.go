@@ -44,7 +44,10 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(func() *Service { return r.service }, func(context.Context) Status { return Status{Version: "v"} }, log)
+	s := NewServer(func() *Service { return r.service }, func(context.Context) Status {
+		return Status{Version: "v", Peppers: []string{}, Listeners: []Listener{}}
+	}, log)
+	s.http.Handler = held(t, s.http.Handler)
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -120,6 +123,9 @@ func TestLifeOfAnAppPassword(t *testing.T) {
 	off := false
 	if a, err := r.client.PatchAccount(ctx, "alice", AccountPatch{Enabled: &off}); err != nil || a.Enabled {
 		t.Errorf("PatchAccount = %+v, %v, want disabled", a, err)
+	}
+	if a, err := r.client.Account(ctx, "ALICE@example.org"); err != nil || a.Login != "alice" || a.Enabled {
+		t.Errorf("Account by an alias = %+v, %v, want alice, disabled", a, err)
 	}
 	if err := r.client.DeleteAccount(ctx, "alice", ""); err != nil {
 		t.Errorf("DeleteAccount = %v, want nil", err)
@@ -426,6 +432,9 @@ func TestGroupsAndReaders(t *testing.T) {
 	name := " New "
 	if g, err = r.client.PatchGroup(ctx, "wiki-users", GroupPatch{DisplayName: &name, RemoveMembers: []string{"bob"}}); err != nil || g.DisplayName != "New" || g.MemberCount != 1 {
 		t.Errorf("PatchGroup = %+v, %v", g, err)
+	}
+	if g, err = r.client.Group(ctx, "Wiki-Users"); err != nil || g.DisplayName != "New" || !cmp.Equal(g.Members, []string{"alice"}) {
+		t.Errorf("Group = %+v, %v, want what it was changed to", g, err)
 	}
 	for _, other := range []string{"a", "b"} {
 		if _, err := r.client.AddGroup(ctx, NewGroup{Name: other}); err != nil {
