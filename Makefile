@@ -6,10 +6,12 @@ LDFLAGS  := -X main.version=$(VERSION)
 STATE    ?= $(CURDIR)/tmp/state
 FUZZTIME ?= 30s
 BENCH    ?=
+PREFIX   ?= /usr/local
+COMPLETIONS := bash-completion/completions zsh/site-functions fish/vendor_completions.d
 # Tests of our own code run with the race detector; those against other people's programs drive separate processes.
 UNIT     := ./cmd/... ./docs/... ./internal/... ./ldapbridge/... ./plugin/... ./saslauth/... ./store/...
 
-.PHONY: help build test unit interop demo run bench fuzz lint peers clean
+.PHONY: help build man install test unit interop demo run bench fuzz lint peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +23,20 @@ HELPER_ARCH := $(if $(filter amd64,$(shell $(GO) env GOARCH)),386,$(shell $(GO) 
 build: ## build the programs into bin/
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 	@CGO_ENABLED=0 GOARCH=$(HELPER_ARCH) $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/ ./cmd/valetkey-checkpassword
+
+man: build ## write the manual pages and the completions of shells into bin/share
+	@rm -rf bin/share && mkdir -p bin/share/man/man1 bin/share/man/man5 bin/share/man/man8 $(addprefix bin/share/,$(COMPLETIONS))
+	@bin/valetkey manual bin/share/man/man1
+	@bin/valetkeyd --manual bin/share/man/man8 && mv bin/share/man/man8/*.5 bin/share/man/man5
+	@bin/valetkey completion bash >bin/share/bash-completion/completions/valetkey
+	@bin/valetkey completion zsh >bin/share/zsh/site-functions/_valetkey
+	@bin/valetkey completion fish >bin/share/fish/vendor_completions.d/valetkey.fish
+
+install: ## put what "make man" made below PREFIX (/usr/local); it builds nothing, so that root needs no Go
+	@test -d bin/share || { echo 'nothing to install: run "make man" first'; exit 1; }
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share'
+	install -m 755 bin/valetkey* '$(DESTDIR)$(PREFIX)/bin'
+	cp -R bin/share/. '$(DESTDIR)$(PREFIX)/share/'
 
 test: peers lint unit interop ## install what the tests need and run everything
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/logline"
+	"github.com/valetkey/valetkey/internal/manual"
 )
 
 // version is set by the build: -ldflags "-X main.version=1.2.3".
@@ -81,6 +82,7 @@ func hintOf(err error) string {
 func command(stdout, stderr io.Writer) *cobra.Command {
 	var flags config.Flags
 	var check, example bool
+	var pages string
 	cmd := &cobra.Command{
 		Use:   "valetkeyd",
 		Short: "Answer the servers that ask whether an app-specific password may pass",
@@ -101,6 +103,12 @@ LDAP. SIGHUP reads the configuration again, SIGTERM answers what is in flight an
 				_, err := io.WriteString(stdout, config.Example)
 				return err
 			}
+			if pages != "" {
+				if err := manual.Commands(cmd, "8", pages); err != nil {
+					return err
+				}
+				return manual.Config("valetkeyd.toml", "configuration of valetkeyd", config.Example, pages)
+			}
 			cfg, err := load(flags, nil)
 			if err != nil {
 				return err
@@ -118,6 +126,8 @@ LDAP. SIGHUP reads the configuration again, SIGTERM answers what is in flight an
 	f.StringVar(&flags.LDAP, "ldap", "", "`ADDRESS` of the LDAP listener, 127.0.0.1:0 for a free port")
 	f.BoolVar(&check, "check-config", false, "check the configuration and exit")
 	f.BoolVar(&example, "example-config", false, "print an annotated configuration file and exit")
+	f.StringVar(&pages, "manual", "", "write the manual pages into `DIR` and exit")
+	f.MarkHidden("manual") // for whoever builds a package
 	cmd.MarkFlagDirname("state-dir")
 	cmd.MarkFlagFilename("config", "toml")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {

@@ -47,6 +47,7 @@ var rules = []rule{
 	{"internal/logline", []string{"internal/auth"}},
 	{"internal/netserve", nil},
 	{"internal/certs", nil},
+	{"internal/manual", nil},
 	{"internal/throttle", []string{"internal/auth"}},
 	{"internal/config", []string{"internal/auth"}},
 	{"internal/admin", []string{"internal/auth", "internal/secret"}},

@@ -34,6 +34,7 @@ var (
 	Slapd          = Peer{"slapd", "slapd"}
 	SASLBin        = Peer{"testsaslauthd", "sasl2-bin"}
 	OpenSSL        = Peer{"openssl", "openssl"}
+	Mandoc         = Peer{"mandoc", "mandoc"}
 )
 
 var binDir string
