@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/valetkey/valetkey/internal/pgdial"
 )
 
 // connectTimeout bounds the making of a connection unless the URL says otherwise. lib/pq's own default is for ever.
@@ -92,7 +94,7 @@ func connector(cfg pq.Config, exchange time.Duration, settings map[string]string
 	if err != nil {
 		return nil, err
 	}
-	c.Dialer(deadlineDialer{exchange: exchange})
+	c.Dialer(pgdial.Dialer{Exchange: exchange})
 	return c, nil
 }
 

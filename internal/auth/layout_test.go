@@ -36,7 +36,7 @@ var rules = []rule{
 
 	{"ldapbridge", []string{"internal/auth", "internal/netserve"}},
 	{"saslauth/*", []string{"internal/auth", "internal/netserve"}},
-	{"store", []string{"internal/auth"}},
+	{"store", []string{"internal/auth", "internal/pgdial"}},
 
 	{"plugin", nil},
 	{"plugin/host", []string{"internal/auth", "plugin"}},
@@ -46,6 +46,8 @@ var rules = []rule{
 	{"internal/secret", []string{"internal/auth"}},
 	{"internal/logline", []string{"internal/auth"}},
 	{"internal/netserve", nil},
+	{"internal/pgdial", nil},
+	{"internal/plugincmd", []string{"internal/auth", "plugin"}},
 	{"internal/certs", nil},
 	{"internal/manual", nil},
 	{"internal/throttle", []string{"internal/auth"}},
@@ -239,6 +241,13 @@ func TestImportDirectionCatches(t *testing.T) {
 		{"plugin/plugintest", "internal/auth", "plugin/plugintest may import only plugin"},
 		{"plugin/plugintest", "plugin/host", "plugin/plugintest may import only plugin"},
 		{"cmd/valetkey-2fa-file", "plugin", ""},
+		{"cmd/valetkey-2fa-sql", "internal/plugincmd", ""},
+		{"internal/plugincmd", "plugin", ""},
+		{"internal/plugincmd", "plugin/host", "internal/plugincmd may import only"},
+		{"internal/plugincmd", "internal/config", "internal/plugincmd may import only"},
+		{"plugin", "internal/plugincmd", "plugin imports nothing of ours"},
+		{"store", "internal/pgdial", ""},
+		{"ldapbridge", "internal/pgdial", "ldapbridge may import only"},
 
 		{"internal/auth", "internal/secret", "internal/auth imports nothing of ours"},
 		{"internal/auth", "store", "internal/auth imports nothing of ours"},

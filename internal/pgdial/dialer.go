@@ -1,4 +1,8 @@
-package store
+// Package pgdial makes connections to Postgres on which nothing can hang, for the store and for the plugin that asks a database.
+//
+// It refuses to know SQL and the driver. The one rule a newcomer would break: a deadline holds for a whole exchange. One that every
+// byte extends is none.
+package pgdial
 
 import (
 	"context"
@@ -7,31 +11,34 @@ import (
 	"time"
 )
 
-// deadlineDialer makes connections on which no exchange can hang. lib/pq itself sets no deadline on the socket in use:
+// Dialer makes connections on which no exchange can hang. It is what lib/pq's Connector.Dialer takes. lib/pq itself sets no deadline on the socket in use:
 // a cancelled context only sends a request to cancel over a second connection, and on a dead link the call stays blocked
 // (lib/pq issues 450 and 620, reference/security.md section 2.3).
-type deadlineDialer struct {
-	// exchange bounds one exchange: from writing a message until the whole answer was read.
-	exchange time.Duration
+type Dialer struct {
+	// Exchange bounds one exchange: from writing a message until the whole answer was read.
+	Exchange time.Duration
 }
 
-func (d deadlineDialer) Dial(network, address string) (net.Conn, error) {
+// Dial connects without a limit of its own.
+func (d Dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-func (d deadlineDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+// DialTimeout connects within timeout.
+func (d Dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return d.DialContext(ctx, network, address)
 }
 
-func (d deadlineDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+// DialContext connects as long as the context lives; the connection is not bound to it.
+func (d Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	var nd net.Dialer
 	c, err := nd.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return &deadlineConn{Conn: c, exchange: d.exchange}, nil
+	return &deadlineConn{Conn: c, exchange: d.Exchange}, nil
 }
 
 // deadlineConn arms the deadline at each write, for the write and for the reads that follow. A read does not extend it,
