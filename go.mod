@@ -7,7 +7,7 @@ require (
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // what cobra/doc makes manual pages with; here for the one of the configuration file
 	github.com/getkin/kin-openapi v0.153.0 // tests only: holds the admin API to docs/openapi.yaml, by people who know that standard
-	github.com/go-asn1-ber/asn1-ber v1.5.8
+	github.com/go-asn1-ber/asn1-ber v1.5.8 // what go-ldap decodes with; its limits are globals of this package
 	github.com/go-ldap/ldap/v3 v3.4.15
 	github.com/google/go-cmp v0.7.0
 	github.com/hashicorp/go-hclog v1.6.3

@@ -35,6 +35,7 @@ var (
 	SASLBin        = Peer{"testsaslauthd", "sasl2-bin"}
 	OpenSSL        = Peer{"openssl", "openssl"}
 	Mandoc         = Peer{"mandoc", "mandoc"}
+	PythonGRPC     = Peer{"/usr/bin/python3", "python3-grpcio"} // Debian's, which sees Debian's modules
 )
 
 var binDir string

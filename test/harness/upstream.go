@@ -19,7 +19,8 @@ const (
 // UpstreamDirectory is a slapd of the test's own for a daemon to search, which can be stopped, frozen and started again at the
 // same address.
 type UpstreamDirectory struct {
-	Addr string
+	Addr    string
+	TLSAddr string // for ldaps://; empty: its settings name no certificate
 
 	t    testing.TB
 	dir  string
@@ -31,6 +32,9 @@ type UpstreamDirectory struct {
 func NewUpstreamDirectory(t testing.TB, ldif, settings string) *UpstreamDirectory {
 	t.Helper()
 	s := &UpstreamDirectory{Addr: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), t: t, dir: Dir(t)}
+	if strings.Contains(settings, "TLSCertificateFile") {
+		s.TLSAddr = fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+	}
 	if err := os.Mkdir(filepath.Join(s.dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +73,11 @@ func (s *UpstreamDirectory) conf() string { return filepath.Join(s.dir, "slapd.c
 func (s *UpstreamDirectory) Start(t testing.TB) {
 	t.Helper()
 	// -d keeps it in the foreground.
-	cmd := exec.Command(program(t, Slapd, "slapd"), "-d", "stats", "-f", s.conf(), "-h", "ldap://"+s.Addr+"/")
+	urls := "ldap://" + s.Addr + "/"
+	if s.TLSAddr != "" {
+		urls += " ldaps://" + s.TLSAddr + "/"
+	}
+	cmd := exec.Command(program(t, Slapd, "slapd"), "-d", "stats", "-f", s.conf(), "-h", urls)
 	cmd.Dir = s.dir
 	s.proc = Start(t, s.t, "slapd", cmd)
 	WaitFor(t, "slapd to listen", func() bool {
