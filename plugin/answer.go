@@ -57,7 +57,7 @@ func (d Description) Validate() error {
 
 // Request names the account that is asked about.
 type Request struct {
-	AccountID int64  // the daemon's number of the account; it stays the same when the login changes
+	AccountID int64  // the daemon's number of the account; it stays the same when the login changes. 0: it is only about to be made
 	Login     string // canonical, normalised, 1 to [MaxLogin] bytes of UTF-8
 }
 

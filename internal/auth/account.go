@@ -74,6 +74,9 @@ type AppPassword struct {
 	RevokedAt        time.Time     // zero: not revoked
 	RevokedBy        string
 	RevokedWhy       string
+	ExemptAt         time.Time // zero: not exempt from the second factor
+	ExemptBy         string
+	ExemptWhy        string
 	Expired          bool // by the database's clock when it was read
 }
 
@@ -101,7 +104,8 @@ type NewAppPassword struct {
 	PHC              string // secret-derived: never log it
 	Tag              *Tag   // nil for imported ones
 	CreatedBy        string
-	LimitPerAccount  int // live ones the account may hold, this one included
+	ExemptWhy        string // empty: not exempt from the second factor
+	LimitPerAccount  int    // live ones the account may hold, this one included
 	// MakeAccount adds an account with this login and nothing else, if there is none, in the same step. Somebody else must
 	// know that the login exists.
 	MakeAccount bool

@@ -91,6 +91,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision
 type verdict struct {
 	decision  Decision
 	login     string // normalised, or empty if it could not be
+	factor    string // what there is to say about the second factor; empty: nothing
 	accountID int64
 	rowID     int64
 }
@@ -154,16 +155,15 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 		v.decision.Reason = reason
 		return v, nil
 	}
-	req.Password = ""                                   // nobody beyond this point is to have it
-	if a.cfg.Enrolment != nil && found.Kind != Reader { // a program has no second factor
-		enrolled, err := a.cfg.Enrolment.Enrolled(ctx, found.AccountID, found.Login, req)
-		if err != nil {
-			return v, fmt.Errorf("checking the enrolment: %w", err)
-		}
-		if !enrolled {
-			v.decision.Reason = NotEnrolled
-			return v, nil
-		}
+	req.Password = "" // nobody beyond this point is to have it
+	enrolled, note, err := a.enrolled(ctx, found, row, req)
+	if err != nil {
+		return v, err
+	}
+	v.factor = note
+	if !enrolled {
+		v.decision.Reason = NotEnrolled
+		return v, nil
 	}
 	if req.Gate != nil {
 		allowed, err := req.Gate.Admits(ctx, found.Login)
@@ -183,6 +183,17 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 }
 
 func imported(c Candidate) bool { return c.Origin == Imported }
+
+// enrolled asks for the second factor, unless nobody wants to know, or there is none to ask for: a program has no person behind it.
+func (a *Authenticator) enrolled(ctx context.Context, found *Found, row *Candidate, req *Request) (ok bool, note string, err error) {
+	if a.cfg.Enrolment == nil || found.Kind == Reader || row.Exempt {
+		return true, "", nil
+	}
+	if ok, note, err = a.cfg.Enrolment.Enrolled(ctx, found.AccountID, found.Login, req); err != nil {
+		return false, "", fmt.Errorf("checking the enrolment: %w", err)
+	}
+	return ok, note, nil
+}
 
 // refusal says why the row does not open this service from this address now, or "" if it does.
 func refusal(row *Candidate, req *Request) Reason {
@@ -300,6 +311,9 @@ func (a *Authenticator) matchOne(ctx context.Context, password, normalised strin
 // loggedLogin bounds what a client can put into the log, in bytes.
 const loggedLogin = 256
 
+// maxNote bounds what an enrolment check says about a login, in bytes.
+const maxNote = 64
+
 // loggedError bounds the text of an error, which may quote what a database or a plugin said.
 const loggedError = 512
 
@@ -338,6 +352,9 @@ func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err e
 	)
 	if v.decision.Label != "" {
 		attrs = append(attrs, Quoted("label", v.decision.Label))
+	}
+	if v.factor != "" && err == nil {
+		attrs = append(attrs, slog.String("second_factor", Clip(v.factor, maxNote)))
 	}
 	attrs = append(attrs, slog.String("session", Clip(req.Session, 64)), slog.Duration("took", took))
 	if err != nil {

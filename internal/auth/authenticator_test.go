@@ -103,21 +103,25 @@ func (f *fakeSecrets) calls() int {
 
 type fakeEnrolment struct {
 	enrolled bool
+	note     string
 	err      error
 	mu       sync.Mutex
 	asked    int
 	service  string
 }
 
-func (f *fakeEnrolment) Enrolled(_ context.Context, accountID int64, login string, req *auth.Request) (bool, error) {
+func (f *fakeEnrolment) Enrolled(_ context.Context, accountID int64, login string, req *auth.Request) (bool, string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
 	f.service = req.Service
 	if accountID != 7 || login != "alice" {
-		return false, fmt.Errorf("asked for account %d, %q", accountID, login)
+		return false, "", fmt.Errorf("asked for account %d, %q", accountID, login)
 	}
-	return f.enrolled, f.err
+	if req.Password != "" {
+		return false, "", errors.New("was given the password")
+	}
+	return f.enrolled, f.note, f.err
 }
 
 type fakeRecorder struct {

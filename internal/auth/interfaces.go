@@ -43,6 +43,7 @@ type Candidate struct {
 	Networks []netip.Prefix // empty: all
 	Revoked  bool
 	Expired  bool // by the database's clock
+	Exempt   bool // of a device without a person: no second factor is asked for
 }
 
 // Secrets knows the text of app passwords and their hashes; it is pure computation.
@@ -56,10 +57,12 @@ type Secrets interface {
 	Verify(phc, password string) (bool, error)
 }
 
-// Enrolment says whether the user has a second factor. It is asked only after the password matched.
+// Enrolment says whether the user has a second factor. It is asked only after the password matched, and never for an app password
+// that is exempt. The account's login is canonical; the password is not in req any more.
 type Enrolment interface {
-	// Enrolled returns an error if it is not known, which makes the login undecided.
-	Enrolled(ctx context.Context, accountID int64, login string, req *Request) (bool, error)
+	// Enrolled returns an error if it is not known, which makes the login undecided. note is one word for the log: why the user
+	// is refused, or what let him in other than the plugin's word. It may be empty.
+	Enrolled(ctx context.Context, accountID int64, login string, req *Request) (ok bool, note string, err error)
 }
 
 // Recorder takes note of attempts for last-used times and the audit log. It must return at once and never fail.

@@ -28,8 +28,9 @@ func (s *Standing) set(found *Found, row *Candidate, req *Request, tags []Tag) {
 }
 
 // Stands says whether the account and the app password that a login was accepted for still are as they were then: [Accepted], or
-// why not. The second factor and the gate are not asked again. It counts as a use: who logs in once and then asks for months must
-// not expire by disuse. An error means that nothing is known.
+// why not. The second factor is asked for again, since losing it suspends what was accepted, too; it costs next to nothing while the
+// last answer holds. The gate is not asked again. It counts as a use: who logs in once and then asks for months must not expire by
+// disuse. An error means that nothing is known.
 func (a *Authenticator) Stands(ctx context.Context, s *Standing) (Reason, error) {
 	if s.row == 0 {
 		return UnknownLogin, nil
@@ -44,11 +45,17 @@ func (a *Authenticator) Stands(ctx context.Context, s *Standing) (Reason, error)
 	case !found.Enabled:
 		return AccountDisabled, nil
 	}
-	req := Request{Service: s.service, Addr: s.addr}
+	req := Request{Login: s.login, Service: s.service, FrontEnd: s.frontEnd, Addr: s.addr, Reader: s.reader}
 	for i := range found.Candidates {
 		if row := &found.Candidates[i]; row.ID == s.row {
 			if reason := refusal(row, &req); reason != "" {
 				return reason, nil
+			}
+			switch enrolled, _, err := a.enrolled(ctx, found, row, &req); {
+			case err != nil:
+				return "", err
+			case !enrolled:
+				return NotEnrolled, nil
 			}
 			if a.cfg.Recorder != nil {
 				a.cfg.Recorder.Record(Attempt{

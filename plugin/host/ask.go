@@ -30,6 +30,10 @@ var (
 func (h *Host) check(ctx context.Context, account int64, login string, fresh bool) (Result, error) {
 	now := h.cfg.Now()
 	h.answers.Lock()
+	if account == 0 {
+		h.unnumbered-- // so that no two of them are taken for one account
+		account = h.unnumbered
+	}
 	known := h.cache.get(account)
 	if known != nil && !fresh && known.fresh(now) {
 		h.answers.Unlock()
@@ -52,7 +56,7 @@ func (h *Host) check(ctx context.Context, account int64, login string, fresh boo
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	r, err := h.cfg.Policy.withoutPlugin(known, h.cfg.Now(), fmt.Errorf("asking for the second factor: %w", err))
+	r, err := h.policy.Load().withoutPlugin(known, h.cfg.Now(), fmt.Errorf("asking for the second factor: %w", err))
 	if err == nil {
 		h.count.fallback.Add(1)
 	}
@@ -81,7 +85,7 @@ func (h *Host) takeOff(account int64, login string) *flight {
 		ctx, cancel := context.WithTimeout(h.ctx, h.cfg.Timeout)
 		defer cancel()
 		began := time.Now()
-		answer, err := h.ask(ctx, plugin.Request{AccountID: account, Login: login})
+		answer, err := h.ask(ctx, plugin.Request{AccountID: max(account, 0), Login: login})
 		h.count.checks.Add(1)
 		h.count.nanos.Add(int64(time.Since(began)))
 		if h.ctx.Err() == nil {
@@ -91,7 +95,9 @@ func (h *Host) takeOff(account int64, login string) *flight {
 		if err == nil {
 			at := h.cfg.Now()
 			f.entry = &entry{account: account, answer: answer, at: at, until: at.Add(validFor(answer))}
-			h.cache.put(f.entry)
+			if account > 0 {
+				h.cache.put(f.entry)
+			}
 		} else {
 			f.err = brief(err)
 			h.count.failure(err)

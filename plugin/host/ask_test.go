@@ -18,13 +18,13 @@ func TestBoundedConcurrency(t *testing.T) {
 	var wg sync.WaitGroup
 	for id := range int64(6) {
 		wg.Go(func() {
-			if ok, err := r.Enrolled(t.Context(), id, "waits", nil); !ok || err != nil {
+			if ok, _, err := r.Enrolled(t.Context(), id, "waits", nil); !ok || err != nil {
 				t.Errorf("Enrolled(%d) = %v, %v", id, ok, err)
 			}
 		})
 	}
 	eventually(t, "two of six are with the plugin", func() bool { return r.Stats().Waiting == 6 && r.calls() >= 2 })
-	if ok, err := r.Enrolled(t.Context(), 100, "alice", nil); ok || !errors.Is(err, auth.ErrOverloaded) {
+	if ok, _, err := r.Enrolled(t.Context(), 100, "alice", nil); ok || !errors.Is(err, auth.ErrOverloaded) {
 		t.Errorf("Enrolled of one too many = %v, %v, want %v", ok, err, auth.ErrOverloaded)
 	}
 	wg.Wait()
@@ -41,7 +41,7 @@ func TestBreakerAroundThePlugin(t *testing.T) {
 	r := newRig(t, "", nil)
 	pid := r.up(t).PID
 	for id := range int64(10) {
-		if ok, err := r.Enrolled(t.Context(), id, "fails", nil); ok || err == nil {
+		if ok, _, err := r.Enrolled(t.Context(), id, "fails", nil); ok || err == nil {
 			t.Errorf("Enrolled = %v, %v, want an error", ok, err)
 		}
 	}
@@ -49,7 +49,7 @@ func TestBreakerAroundThePlugin(t *testing.T) {
 		t.Errorf("the plugin was asked %d times, want %d", n, breakAfter)
 	}
 	took := eventually(t, "the plugin is asked again", func() bool {
-		ok, _ := r.Enrolled(t.Context(), 50, "alice", nil)
+		ok, _, _ := r.Enrolled(t.Context(), 50, "alice", nil)
 		return ok
 	})
 	if took > 2*time.Second {

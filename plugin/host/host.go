@@ -62,9 +62,12 @@ type Host struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the supervision has ended
 
-	answers sync.Mutex // guards the next two
-	cache   *cache
-	flights map[int64]*flight
+	policy atomic.Pointer[Policy] // in force; cfg.Policy is what it began with
+
+	answers    sync.Mutex // guards the next three
+	cache      *cache
+	flights    map[int64]*flight
+	unnumbered int64 // the last number that stood for an account without one; negative
 
 	state   sync.Mutex // guards the next group
 	current *instance  // nil: none can be asked
@@ -133,6 +136,7 @@ func New(cfg Config) (*Host, error) {
 		done: make(chan struct{}), cache: newCache(cfg.CacheSize), flights: make(map[int64]*flight),
 		hope: true, changed: make(chan struct{}), suspect: make(chan *instance, 1),
 	}
+	h.policy.Store(&h.cfg.Policy)
 	h.count.reasons = make(map[string]int64)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	go h.supervise()
@@ -269,6 +273,27 @@ func (h *Host) running(ctx context.Context, asked *instance) (*instance, error) 
 				return nil, fmt.Errorf("%w: %w", errDown, problem)
 			}
 			return nil, ctx.Err()
+		}
+	}
+}
+
+// Started waits until the plugin runs, and returns why it does not if its first start fails. It is for whoever wants to put one plugin in
+// the place of another.
+func (h *Host) Started(ctx context.Context) error {
+	for {
+		h.state.Lock()
+		i, changed, problem := h.current, h.changed, h.problem
+		h.state.Unlock()
+		switch {
+		case i != nil:
+			return nil
+		case problem != nil:
+			return problem
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

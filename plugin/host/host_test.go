@@ -52,7 +52,7 @@ func beDaemon(args string) {
 	if err != nil {
 		panic(err)
 	}
-	if _, err := h.Enrolled(context.Background(), 1, "alice", nil); err != nil {
+	if _, _, err := h.Enrolled(context.Background(), 1, "alice", nil); err != nil {
 		panic(err)
 	}
 	fmt.Println(h.Stats().PID)
@@ -224,7 +224,7 @@ func TestAnswers(t *testing.T) {
 		{"dave", false, plugin.AccountUnknown, ""},
 	} {
 		id := int64(len(tt.login)*1000 + int(tt.login[0]))
-		got, err := r.Enrolled(t.Context(), id, tt.login, nil)
+		got, _, err := r.Enrolled(t.Context(), id, tt.login, nil)
 		if err != nil || got != tt.want {
 			t.Errorf("Enrolled(%s) = %v, %v, want %v", tt.login, got, err, tt.want)
 		}
@@ -237,7 +237,7 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	for _, login := range []string{"fails", "panics", "zero"} {
-		if got, err := r.Enrolled(t.Context(), int64(len(login)), login, nil); err == nil || got {
+		if got, _, err := r.Enrolled(t.Context(), int64(len(login)), login, nil); err == nil || got {
 			t.Errorf("Enrolled(%s) = %v, %v, want an error", login, got, err)
 		} else if len(err.Error()) > 600 {
 			t.Errorf("Enrolled(%s): an error of %d bytes", login, len(err.Error()))
@@ -255,7 +255,7 @@ func TestSingleFlight(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 200 {
 		wg.Go(func() {
-			if ok, err := r.Enrolled(t.Context(), 7, "waits", nil); !ok || err != nil {
+			if ok, _, err := r.Enrolled(t.Context(), 7, "waits", nil); !ok || err != nil {
 				t.Errorf("Enrolled = %v, %v", ok, err)
 			}
 		})
@@ -273,7 +273,7 @@ func TestImpatientLeader(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
-		_, err := r.Enrolled(gone, 7, "waits", nil)
+		_, _, err := r.Enrolled(gone, 7, "waits", nil)
 		left <- err
 	}()
 	eventually(t, "the question is under way", func() bool { return r.Stats().Waiting == 1 })
@@ -281,7 +281,7 @@ func TestImpatientLeader(t *testing.T) {
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("the one that left got %v, want context.Canceled", err)
 	}
-	if ok, err := r.Enrolled(t.Context(), 7, "waits", nil); !ok || err != nil {
+	if ok, _, err := r.Enrolled(t.Context(), 7, "waits", nil); !ok || err != nil {
 		t.Errorf("Enrolled = %v, %v", ok, err)
 	}
 	if n := r.calls(); n != 1 {
@@ -299,7 +299,7 @@ func TestFaults(t *testing.T) {
 		{"SIGSTOP", "", func(t *testing.T, r *rig, pid int) { freeze(t, pid) }},
 		{"SIGTERM", "", func(t *testing.T, r *rig, pid int) { syscall.Kill(pid, syscall.SIGTERM) }},
 		{"exit in a check", "", func(t *testing.T, r *rig, pid int) {
-			if ok, err := r.Enrolled(t.Context(), 99, "exits", nil); ok || err == nil {
+			if ok, _, err := r.Enrolled(t.Context(), 99, "exits", nil); ok || err == nil {
 				t.Errorf("Enrolled = %v, %v, want an error", ok, err)
 			}
 		}},
@@ -313,20 +313,20 @@ func TestFaults(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, tt.mode, nil)
 			s := r.up(t)
-			if ok, err := r.Enrolled(t.Context(), 1, "brief", nil); !ok || err != nil {
+			if ok, _, err := r.Enrolled(t.Context(), 1, "brief", nil); !ok || err != nil {
 				t.Fatalf("Enrolled before the fault = %v, %v", ok, err)
 			}
 			began := time.Now()
 			tt.fault(t, r, s.PID)
 			// Known accounts get in all the time, whether or not their answer has run out.
 			eventually(t, "another run", func() bool {
-				if ok, err := r.Enrolled(t.Context(), 1, "brief", nil); !ok || err != nil {
+				if ok, _, err := r.Enrolled(t.Context(), 1, "brief", nil); !ok || err != nil {
 					t.Fatalf("Enrolled(known) during the fault = %v, %v", ok, err)
 				}
 				now := r.Stats()
 				return now.Up && now.PID != s.PID
 			})
-			if ok, err := r.Enrolled(t.Context(), 2, "alice", nil); !ok || err != nil {
+			if ok, _, err := r.Enrolled(t.Context(), 2, "alice", nil); !ok || err != nil {
 				t.Errorf("Enrolled(unknown) after the fault = %v, %v", ok, err)
 			}
 			took := time.Since(began)
@@ -347,7 +347,7 @@ func TestCrashIsBridged(t *testing.T) {
 	s := r.up(t)
 	asked := make(chan error)
 	go func() {
-		ok, err := r.Enrolled(t.Context(), 5, "waits", nil)
+		ok, _, err := r.Enrolled(t.Context(), 5, "waits", nil)
 		if !ok && err == nil {
 			err = errors.New("refused")
 		}
@@ -373,12 +373,12 @@ func TestFrozenIsBounded(t *testing.T) {
 	s := r.up(t)
 	freeze(t, s.PID)
 	began := time.Now()
-	ok, err := r.Enrolled(t.Context(), 1, "alice", nil)
+	ok, _, err := r.Enrolled(t.Context(), 1, "alice", nil)
 	if took := time.Since(began); ok || err == nil || took > 2*time.Second {
 		t.Errorf("Enrolled = %v, %v after %v, want an error after 300ms", ok, err, took)
 	}
 	for i := range 10 { // until the breaker opens
-		_, _ = r.Enrolled(t.Context(), int64(10+i), "alice", nil)
+		_, _, _ = r.Enrolled(t.Context(), int64(10+i), "alice", nil)
 	}
 	st := r.Stats()
 	if !st.Open || st.Errors["breaker_open"] == 0 || st.Errors["timeout"] < 5 {
@@ -411,7 +411,7 @@ func TestBadStarts(t *testing.T) {
 			r := newRig(t, tt.mode, func(c *Config) { c.StartTimeout = time.Second })
 			before := heap()
 			eventually(t, "the problem is told", func() bool { return strings.Contains(r.Stats().Problem, tt.want) })
-			if ok, err := r.Enrolled(t.Context(), 1, "alice", nil); ok || err == nil {
+			if ok, _, err := r.Enrolled(t.Context(), 1, "alice", nil); ok || err == nil {
 				t.Errorf("Enrolled = %v, %v, want an error", ok, err)
 			}
 			if grown := heap() - before; grown > 8<<20 {
@@ -436,11 +436,11 @@ func heap() int64 {
 // A slow start is waited for within the time of a question.
 func TestSlowStart(t *testing.T) {
 	r := newRig(t, "slow", func(c *Config) { c.Timeout = 5 * time.Second })
-	if ok, err := r.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
+	if ok, _, err := r.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
 		t.Errorf("Enrolled during the start = %v, %v", ok, err)
 	}
 	impatient := newRig(t, "slow", func(c *Config) { c.Timeout = 50 * time.Millisecond })
-	if ok, err := impatient.Enrolled(t.Context(), 1, "alice", nil); ok || err == nil {
+	if ok, _, err := impatient.Enrolled(t.Context(), 1, "alice", nil); ok || err == nil {
 		t.Errorf("Enrolled during the start = %v, %v, want an error", ok, err)
 	}
 	impatient.up(t)
@@ -454,7 +454,7 @@ func TestBadAnswers(t *testing.T) {
 		{"huge", "too_large"}, {"status", "bad_answer"}, {"unspecified", "bad_answer"}, {"reason", "bad_answer"}, {"error", ""},
 	} {
 		before := heap()
-		ok, err := r.Enrolled(t.Context(), int64(n), tt.login, nil)
+		ok, _, err := r.Enrolled(t.Context(), int64(n), tt.login, nil)
 		if ok || err == nil || len(err.Error()) > 600 {
 			t.Errorf("Enrolled(%s) = %v, %.700v, want a short error", tt.login, ok, err)
 		}
@@ -470,7 +470,7 @@ func TestBadAnswers(t *testing.T) {
 	if m.Sys > 300<<20 {
 		t.Errorf("the host took %d MiB from the system", m.Sys>>20)
 	}
-	if ok, err := r.Enrolled(t.Context(), 100, "fine", nil); r.Stats().PID == s.PID && (!ok || err != nil) && !r.Stats().Open {
+	if ok, _, err := r.Enrolled(t.Context(), 100, "fine", nil); r.Stats().PID == s.PID && (!ok || err != nil) && !r.Stats().Open {
 		t.Errorf("Enrolled after bad answers = %v, %v", ok, err)
 	}
 }
@@ -481,7 +481,7 @@ func TestFlood(t *testing.T) {
 			r := newRig(t, mode, nil)
 			s := r.up(t)
 			r.note(t, "flooded") // never blocked
-			if ok, err := r.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
+			if ok, _, err := r.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
 				t.Errorf("Enrolled = %v, %v", ok, err)
 			}
 			log := r.log.String()
@@ -514,7 +514,7 @@ func TestChecksum(t *testing.T) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(program))
 	r := newRig(t, "", func(c *Config) { c.Path, c.SHA256 = path, sum })
 	s := r.up(t)
-	if ok, err := r.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
+	if ok, _, err := r.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
 		t.Fatalf("Enrolled = %v, %v", ok, err)
 	}
 	// Started again with the same checksum, which go-plugin's own check fails at.
@@ -536,7 +536,7 @@ func TestChecksum(t *testing.T) {
 	if res, err := r.MayIssue(t.Context(), 1, "alice"); err != nil || !res.Allowed || res.Source != FromLastKnown {
 		t.Errorf("MayIssue of a known account = %+v, %v, want it allowed by what was known", res, err)
 	}
-	if ok, err := r.Enrolled(t.Context(), 2, "alice", nil); ok || err == nil {
+	if ok, _, err := r.Enrolled(t.Context(), 2, "alice", nil); ok || err == nil {
 		t.Errorf("Enrolled of another account = %v, %v, want an error", ok, err)
 	}
 	// Put back: it heals by itself.
@@ -651,7 +651,7 @@ func TestStop(t *testing.T) {
 			if pid != 0 && exists(pid) {
 				t.Error("still there")
 			}
-			if ok, err := r.Enrolled(t.Context(), 1, "alice", nil); ok || err == nil {
+			if ok, _, err := r.Enrolled(t.Context(), 1, "alice", nil); ok || err == nil {
 				t.Errorf("Enrolled after Close = %v, %v, want an error", ok, err)
 			}
 		})
@@ -698,7 +698,7 @@ func TestDaemonKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := h.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
+	if ok, _, err := h.Enrolled(t.Context(), 1, "alice", nil); !ok || err != nil {
 		t.Errorf("Enrolled = %v, %v", ok, err)
 	}
 	if err := h.Close(); err != nil {

@@ -87,21 +87,48 @@ type Result struct {
 	Problem error
 }
 
+// SetPolicy changes the policy, from the next question on. What is known about accounts stays known.
+func (h *Host) SetPolicy(p Policy) error {
+	if err := p.complete(); err != nil {
+		return err
+	}
+	h.policy.Store(&p)
+	return nil
+}
+
 var _ auth.Enrolment = (*Host)(nil)
 
 // Enrolled implements [auth.Enrolment]. It is true without a question unless the policy asks at login.
-func (h *Host) Enrolled(ctx context.Context, accountID int64, login string, _ *auth.Request) (bool, error) {
-	if h.cfg.Policy.Require != Login {
-		return true, nil
+func (h *Host) Enrolled(ctx context.Context, accountID int64, login string, _ *auth.Request) (bool, string, error) {
+	if h.policy.Load().Require != Login {
+		return true, "", nil
 	}
 	r, err := h.check(ctx, accountID, login, false)
-	return r.Allowed, err
+	return r.Allowed, r.note(), err
+}
+
+// note is the word for the log: why the account is refused, or what lets it in without the plugin's word.
+func (r *Result) note() string {
+	switch {
+	case r.Allowed && r.Source == FromLastKnown:
+		return "last_known"
+	case r.Allowed && r.Source == FromAllow:
+		return "on_error_allow"
+	case r.Allowed:
+		return ""
+	case r.Answer.ReasonCode != "":
+		return r.Answer.ReasonCode
+	case r.Answer.Status.Known():
+		return r.Answer.Status.String()
+	}
+	return ""
 }
 
 // MayIssue says whether an app password may be made for the account. It asks the plugin even if a recent answer is there, since
-// people enrol and try again at once. An error means that it is not known.
+// people enrol and try again at once. An account that is only about to be made has no number, 0: nothing is kept of what is said
+// about it. An error means that it is not known.
 func (h *Host) MayIssue(ctx context.Context, accountID int64, login string) (Result, error) {
-	if h.cfg.Policy.Require == Off {
+	if h.policy.Load().Require == Off {
 		return Result{Allowed: true, Source: FromOff}, nil
 	}
 	return h.check(ctx, accountID, login, true)

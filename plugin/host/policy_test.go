@@ -174,7 +174,7 @@ func TestPolicyOverTime(t *testing.T) {
 	pid := r.up(t).PID
 	is := func(when, login string, id int64, want bool, wantErr bool) {
 		t.Helper()
-		got, err := r.Enrolled(t.Context(), id, login, nil)
+		got, _, err := r.Enrolled(t.Context(), id, login, nil)
 		if got != want || (err != nil) != wantErr {
 			t.Errorf("%s: Enrolled(%s) = %v, %v, want %v, error %v", when, login, got, err, want, wantErr)
 		}
@@ -221,7 +221,7 @@ func TestRequire(t *testing.T) {
 		login, issue bool // what bob, who is not enrolled, may
 	}{{Login, false, false}, {Issue, true, false}, {Off, true, true}} {
 		r := newRig(t, "", func(c *Config) { c.Policy.Require = tt.require })
-		login, err := r.Enrolled(t.Context(), 1, "bob", nil)
+		login, _, err := r.Enrolled(t.Context(), 1, "bob", nil)
 		if err != nil || login != tt.login {
 			t.Errorf("%s: Enrolled = %v, %v, want %v", tt.require, login, err, tt.login)
 		}
@@ -263,10 +263,11 @@ func TestConfig(t *testing.T) {
 func BenchmarkWarm(b *testing.B) {
 	h := &Host{cfg: Config{Policy: Policy{Require: Login}, Now: time.Now}, cache: newCache(10)}
 	now := time.Now()
+	h.policy.Store(&h.cfg.Policy)
 	h.cache.put(&entry{account: 1, answer: plugin.Answer{Status: plugin.Enrolled}, at: now, until: now.Add(time.Hour)})
 	b.ReportAllocs()
 	for b.Loop() {
-		if ok, err := h.Enrolled(b.Context(), 1, "alice", nil); !ok || err != nil {
+		if ok, _, err := h.Enrolled(b.Context(), 1, "alice", nil); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 	}

@@ -10,7 +10,29 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// Verify checks a program as a start would: an absolute path to a plain file that others cannot change and that can be executed, with
+// this checksum unless it is empty. The error has the cure.
+func Verify(path, sha256 string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("the path of the plugin is not absolute: %q", path)
+	}
+	sum, err := parseSum(sha256)
+	if err != nil {
+		return err
+	}
+	real, err := verify(path, sum)
+	if err != nil {
+		return err
+	}
+	if err := unix.Access(real, unix.X_OK); err != nil {
+		return fmt.Errorf("%s cannot be executed: %w; run: chmod a+x %s", real, err, real)
+	}
+	return nil
+}
 
 // verify checks the program before a start: a plain file that nobody but root and the daemon's user can change, with the pinned
 // checksum if there is one. It returns the path to start, without symbolic links.
@@ -51,7 +73,7 @@ func verify(path string, sum []byte) (string, error) {
 		return "", fmt.Errorf("reading the plugin: %w", err)
 	}
 	if got := h.Sum(nil); subtle.ConstantTimeCompare(got, sum) != 1 {
-		return "", fmt.Errorf("%w: %s has %x, and %x is pinned", errChecksum, real, got, sum)
+		return "", fmt.Errorf("%w: %s has %x, and %x is pinned; if the program was replaced on purpose, pin what sha256sum prints", errChecksum, real, got, sum)
 	}
 	return real, nil
 }
@@ -65,11 +87,11 @@ func trusted(path string, info os.FileInfo) error {
 		return fmt.Errorf("the owner of %s cannot be told", path)
 	}
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, who could put another program in its place", path, st.Uid)
+		return fmt.Errorf("%s belongs to user %d, who could put another program in its place; run: chown root %s", path, st.Uid, path)
 	}
 	sticky := info.IsDir() && info.Mode()&os.ModeSticky != 0
 	if info.Mode().Perm()&0o022 != 0 && !sticky {
-		return fmt.Errorf("%s can be written by its group or by everybody (mode %04o)", path, info.Mode().Perm())
+		return fmt.Errorf("%s can be written by its group or by everybody (mode %04o); run: chmod go-w %s", path, info.Mode().Perm(), path)
 	}
 	return nil
 }
