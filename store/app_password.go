@@ -24,16 +24,17 @@ const (
 
 const appPasswordColumns = `id, account_id, label, services, networks::text[], origin, created_at, created_by, expires_at,
 	(extract(epoch FROM expires_unused_for) * 1000000)::bigint, last_used_at, last_used_service, last_used_front_end,
-	host(last_used_addr), revoked_at, revoked_by, revoked_why, ` + expired
+	host(last_used_addr), revoked_at, revoked_by, revoked_why, exempt_at, exempt_by, exempt_why, ` + expired
 
 func scanAppPassword(row interface{ Scan(...any) error }, login string) (auth.AppPassword, error) {
 	p := auth.AppPassword{Login: login}
 	var networks []string
-	var expiresAt, usedAt, revokedAt sql.NullTime
+	var expiresAt, usedAt, revokedAt, exemptAt sql.NullTime
 	var unusedFor sql.NullInt64
-	var service, frontEnd, addr, revokedBy, revokedWhy sql.NullString
+	var service, frontEnd, addr, revokedBy, revokedWhy, exemptBy, exemptWhy sql.NullString
 	err := row.Scan(&p.ID, &p.AccountID, &p.Label, pq.Array(&p.Services), pq.Array(&networks), &p.Origin, &p.CreatedAt,
-		&p.CreatedBy, &expiresAt, &unusedFor, &usedAt, &service, &frontEnd, &addr, &revokedAt, &revokedBy, &revokedWhy, &p.Expired)
+		&p.CreatedBy, &expiresAt, &unusedFor, &usedAt, &service, &frontEnd, &addr, &revokedAt, &revokedBy, &revokedWhy,
+		&exemptAt, &exemptBy, &exemptWhy, &p.Expired)
 	if err != nil {
 		return auth.AppPassword{}, err
 	}
@@ -47,6 +48,7 @@ func scanAppPassword(row interface{ Scan(...any) error }, login string) (auth.Ap
 	p.ExpiresAt, p.RevokedAt = expiresAt.Time, revokedAt.Time
 	p.ExpiresUnusedFor = time.Duration(unusedFor.Int64) * time.Microsecond
 	p.RevokedBy, p.RevokedWhy = revokedBy.String, revokedWhy.String
+	p.ExemptAt, p.ExemptBy, p.ExemptWhy = exemptAt.Time, exemptBy.String, exemptWhy.String
 	if usedAt.Valid {
 		p.LastUsed = &auth.Use{At: usedAt.Time, Service: service.String, FrontEnd: frontEnd.String}
 		if addr.Valid {
@@ -149,20 +151,26 @@ func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth
 			return err
 		}
 		out, err = scanAppPassword(tx.QueryRowContext(ctx, `INSERT INTO app_passwords (account_id, label, label_key, services, networks,
-				phc, pepper_id, tag, origin, created_by, expires_at, expires_unused_for)
-			VALUES ($1, $2, $3, $4, $5::cidr[], $6, $7, $8, $9, $10, $11, make_interval(secs => $12))
+				phc, pepper_id, tag, origin, created_by, expires_at, expires_unused_for, exempt_at, exempt_by, exempt_why)
+			VALUES ($1, $2, $3, $4, $5::cidr[], $6, $7, $8, $9, $10, $11, make_interval(secs => $12),
+				CASE WHEN $13::text IS NOT NULL THEN now() END, CASE WHEN $13::text IS NOT NULL THEN $10::text END, $13)
 			RETURNING `+appPasswordColumns,
 			a.id, n.Label, n.LabelKey, pq.Array(services), pq.Array(networks), n.PHC, pepper, tag, string(n.Origin), n.CreatedBy,
 			sql.NullTime{Time: n.ExpiresAt, Valid: !n.ExpiresAt.IsZero()},
-			sql.NullFloat64{Float64: n.ExpiresUnusedFor.Seconds(), Valid: n.ExpiresUnusedFor != 0}), a.login)
+			sql.NullFloat64{Float64: n.ExpiresUnusedFor.Seconds(), Valid: n.ExpiresUnusedFor != 0},
+			sql.NullString{String: n.ExemptWhy, Valid: n.ExemptWhy != ""}), a.login)
 		if err != nil {
 			return err
 		}
+		detail := map[string]any{
+			"origin": n.Origin, "services": services, "networks": networks,
+			"expires_at": out.ExpiresAt, "expires_unused_for": n.ExpiresUnusedFor.String(),
+		}
+		if n.ExemptWhy != "" {
+			detail["exempt_why"] = n.ExemptWhy
+		}
 		return addEvent(ctx, tx, event{kind: eventAppPasswordCreated, actor: n.CreatedBy, accountID: a.id, login: a.login,
-			appPasswordID: out.ID, label: out.Label, detail: map[string]any{
-				"origin": n.Origin, "services": services, "networks": networks,
-				"expires_at": out.ExpiresAt, "expires_unused_for": n.ExpiresUnusedFor.String(),
-			}})
+			appPasswordID: out.ID, label: out.Label, detail: detail})
 	})
 	if err != nil {
 		return auth.AppPassword{}, err

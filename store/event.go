@@ -21,6 +21,8 @@ const (
 	eventAppPasswordCreated = "app_password.created"
 	eventAppPasswordRenamed = "app_password.renamed"
 	eventAppPasswordRevoked = "app_password.revoked"
+	eventExempted           = "app_password.exempted"
+	eventExemptionEnded     = "app_password.exemption_ended"
 	eventLoginRejected      = "login.rejected" // of a login whose password matched
 )
 

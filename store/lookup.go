@@ -62,6 +62,7 @@ const (
 	flagExpired
 	flagImported
 	flagReader
+	flagExempt
 )
 
 // lookupSQL answers a whole batch: $1..$3 hold one element for each pair of login and tag (NULL for a login without
@@ -103,7 +104,7 @@ const accountFlags = `CASE WHEN a.enabled THEN 1 ELSE 0 END + CASE WHEN a.kind =
 const candidateColumns = `id, label, phc, array_to_string(NULLIF(services, '{}'), ' ') AS services,
 	array_to_string(NULLIF(networks, '{}'), ' ') AS networks,
 	CASE WHEN revoked_at IS NOT NULL THEN 2 ELSE 0 END + CASE WHEN ` + expired + ` THEN 4 ELSE 0 END
-	+ CASE WHEN origin = 'imported' THEN 8 ELSE 0 END AS flags`
+	+ CASE WHEN origin = 'imported' THEN 8 ELSE 0 END + CASE WHEN exempt_at IS NOT NULL THEN 32 ELSE 0 END AS flags`
 
 // errLookupTimeout is what a caller gets that waited for lookupTimeout.
 var errLookupTimeout = errors.New("look up login: the database does not answer in time")
@@ -634,6 +635,7 @@ func (n *lane) read(batch []*request) error {
 		Origin:  auth.Generated,
 		Revoked: flags&flagRevoked != 0,
 		Expired: flags&flagExpired != 0,
+		Exempt:  flags&flagExempt != 0,
 	}
 	if flags&flagImported != 0 {
 		c.Origin = auth.Imported
