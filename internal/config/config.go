@@ -40,6 +40,8 @@ type Config struct {
 	Password Password
 	Log      Log
 
+	Enrolment Enrolment
+
 	Implied       bool // the file names no listener: these are the two that are there then
 	LDAP          []LDAP
 	Dovecot       []Dovecot
@@ -347,6 +349,8 @@ func (r *reader) config(flags Flags) *Config {
 	if n := c.Password.Limit; n < 1 || n > 1000 {
 		password.fault("limit", "%d is not between 1 and 1000", n)
 	}
+
+	c.Enrolment = r.sub("enrolment").enrolment()
 
 	log := r.sub("log")
 	switch level := log.text("level", "info"); level {
