@@ -186,6 +186,30 @@ func (c *Client) Revoke(ctx context.Context, login, label, why string) (AppPassw
 	return ask[AppPassword](ctx, c, "POST", "/v1/app-password/revoke", url.Values{"login": {login}, "label": {label}}, Revocation{why})
 }
 
+// Exempt frees an app password from the second factor.
+func (c *Client) Exempt(ctx context.Context, login, label, because string) (AppPassword, error) {
+	return ask[AppPassword](ctx, c, "POST", "/v1/app-password/exemption", url.Values{"login": {login}, "label": {label}}, Exemption{because})
+}
+
+// EndExemption makes an app password ask for the second factor again.
+func (c *Client) EndExemption(ctx context.Context, login, label string) (AppPassword, error) {
+	return ask[AppPassword](ctx, c, "DELETE", "/v1/app-password/exemption", url.Values{"login": {login}, "label": {label}}, nil)
+}
+
+// Plugin asks how the enrolment plugin is.
+func (c *Client) Plugin(ctx context.Context) (Plugin, error) {
+	return ask[Plugin](ctx, c, "GET", "/v1/plugin", nil, nil)
+}
+
+// CheckEnrolment asks what is known about an account's second factor. With fresh, the plugin is asked in any case.
+func (c *Client) CheckEnrolment(ctx context.Context, login string, fresh bool) (Enrolment, error) {
+	method := "GET"
+	if fresh {
+		method = "POST"
+	}
+	return ask[Enrolment](ctx, c, method, "/v1/plugin/check", url.Values{"login": {login}}, nil)
+}
+
 // CPUProfile records how the daemon spends its time, for whole seconds, in the format of go tool pprof.
 func (c *Client) CPUProfile(ctx context.Context, seconds int) ([]byte, error) {
 	return c.send(ctx, "GET", "/v1/debug/cpu-profile", url.Values{"seconds": {strconv.Itoa(seconds)}}, nil)

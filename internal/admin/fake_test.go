@@ -229,7 +229,10 @@ func (m *memory) AddAppPassword(_ context.Context, n auth.NewAppPassword) (auth.
 		return auth.AppPassword{}, auth.ErrLimit
 	}
 	p := auth.AppPassword{ID: int64(len(m.rows) + 1), AccountID: a.ID, Login: a.Login, Label: n.Label, Services: n.Services,
-		Networks: n.Networks, Origin: n.Origin, CreatedBy: n.CreatedBy, ExpiresAt: n.ExpiresAt, ExpiresUnusedFor: n.ExpiresUnusedFor}
+		Networks: n.Networks, Origin: n.Origin, CreatedBy: n.CreatedBy, ExpiresAt: n.ExpiresAt, ExpiresUnusedFor: n.ExpiresUnusedFor, ExemptWhy: n.ExemptWhy}
+	if n.ExemptWhy != "" {
+		p.ExemptAt, p.ExemptBy = time.Unix(2, 0), n.CreatedBy
+	}
 	m.rows = append(m.rows, row{p, n.LabelKey, *n.Tag, n.PHC})
 	return p, nil
 }
@@ -260,6 +263,18 @@ func (m *memory) row(login, key string) (*row, error) {
 		}
 	}
 	return nil, auth.ErrNoLabel
+}
+
+func (m *memory) ExemptAppPassword(_ context.Context, login, key, why, by string) (auth.AppPassword, error) {
+	defer m.enter(by)()
+	r, err := m.row(login, key)
+	if err != nil {
+		return auth.AppPassword{}, err
+	}
+	if r.ExemptAt, r.ExemptBy, r.ExemptWhy = time.Unix(2, 0), by, why; why == "" {
+		r.ExemptAt, r.ExemptBy = time.Time{}, ""
+	}
+	return r.AppPassword, nil
 }
 
 func (m *memory) RenameAppPassword(_ context.Context, login, key, label, newKey, by string) error {

@@ -37,6 +37,7 @@ func (s *Server) routes() []route {
 		s.accountRoutes(),
 		s.groupRoutes(),
 		s.appPasswordRoutes(),
+		s.enrolmentRoutes(),
 	)
 }
 

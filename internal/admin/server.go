@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -128,6 +129,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		case "too_many_requests":
 			status = http.StatusTooManyRequests
 		}
+		if f.Code == "not_enrolled" || f.Code == "no_plugin" {
+			status = http.StatusConflict
+		}
 		reply(w, status, Problem{ProblemDetail{f.Code, f.Message, f.Hint}})
 		return
 	}
@@ -141,7 +145,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	s.log.Warn("admin: request failed", "call", r.Method+" "+r.URL.Path, "err", err)
 	detail := ProblemDetail{"unavailable", "the database could not be asked", "valetkey status says how it is; valetkeyd's log has the cause"}
 	if u := (*Unavailable)(nil); errors.As(err, &u) {
-		detail.Message, detail.Hint = u.Message, "try again; valetkeyd's log has the cause"
+		detail.Message, detail.Hint = u.Message, cmp.Or(u.Hint, "try again; valetkeyd's log has the cause")
 	}
 	reply(w, http.StatusServiceUnavailable, Problem{detail})
 }

@@ -38,6 +38,7 @@ type Store interface {
 	AppPasswords(ctx context.Context, login string, all bool) ([]auth.AppPassword, error)
 	RenameAppPassword(ctx context.Context, login, key, label, newKey, by string) error
 	RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
+	ExemptAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
 }
 
 // Upstream is a directory whose users may have app passwords although they have no account yet.
@@ -57,6 +58,9 @@ type Service struct {
 	Now    func() time.Time
 
 	Upstream Upstream // nil: none
+
+	Enrolments    Enrolments // nil: nobody knows who has a second factor, and nobody is asked
+	EnrolmentHelp string     // what a user without one has to do, in a sentence after a colon; empty: "enrol one"
 }
 
 // Fault is a request that cannot be carried out as it is: the caller's doing, with a cure.
@@ -73,6 +77,7 @@ func (f *Fault) Error() string { return f.Message }
 type Unavailable struct {
 	Message string
 	Cause   error
+	Hint    string // empty: to try again
 }
 
 // Error has the cause.
@@ -425,6 +430,14 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 		add.ExpiresUnusedFor = d
 	}
 
+	if n.ExemptBecause != "" {
+		if add.ExemptWhy, err = exemptionReason(n.ExemptBecause); err != nil {
+			return Created{}, err
+		}
+	} else if err := s.mayIssueTo(ctx, add.Login); err != nil && !(errors.Is(err, auth.ErrNoAccount) && s.Upstream != nil) {
+		return Created{}, err
+	}
+
 	// The account's tags are known before a secret is drawn, so that no two of its rows share one and a login costs at most
 	// one slow hash. The store checks again, in the transaction, against one that was issued meanwhile.
 	for range 5 {
@@ -434,6 +447,16 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 				return Created{}, err
 			}
 			add.MakeAccount = true
+			if add.ExemptWhy == "" {
+				if err := s.mayIssueTo(ctx, add.Login); errors.Is(err, auth.ErrNoAccount) {
+					err = s.mayIssue(ctx, 0, add.Login)
+					if err != nil {
+						return Created{}, err
+					}
+				} else if err != nil {
+					return Created{}, err
+				}
+			}
 			taken, err = s.Store.Tags(ctx, add.Login)
 		}
 		if err != nil && !(add.MakeAccount && errors.Is(err, auth.ErrNoAccount)) {

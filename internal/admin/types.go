@@ -116,6 +116,9 @@ type AppPassword struct {
 	RevokedAt        *time.Time  `json:"revoked_at,omitempty"`
 	RevokedBy        string      `json:"revoked_by,omitempty"`
 	RevokedWhy       string      `json:"revoked_why,omitempty"`
+	ExemptAt         *time.Time  `json:"exempt_at,omitempty"` // exempt from the second factor
+	ExemptBy         string      `json:"exempt_by,omitempty"`
+	ExemptWhy        string      `json:"exempt_why,omitempty"`
 }
 
 // Use is one accepted login.
@@ -138,6 +141,7 @@ type NewAppPassword struct {
 	Networks         []string   `json:"networks,omitempty"` // CIDR, or an address for itself alone
 	ExpiresAt        *time.Time `json:"expires_at,omitempty"`
 	ExpiresUnusedFor string     `json:"expires_unused_for,omitempty"` // Go duration
+	ExemptBecause    string     `json:"exempt_because,omitempty"`     // no second factor is asked for, for this reason; admins only
 }
 
 // Created is a fresh app password with its secret, which is never shown again.
@@ -166,6 +170,7 @@ type Status struct {
 	Unknown   []string      `json:"unknown_peppers,omitempty"` // of rows that this daemon finds only slowly
 	Listeners []Listener    `json:"listeners"`
 	Implied   bool          `json:"implied,omitempty"` // the listeners are there because the file names none
+	Enrolment Plugin        `json:"enrolment"`
 	Counters  auth.Counters `json:"counters"`
 }
 
@@ -269,6 +274,10 @@ func appPasswordView(p auth.AppPassword) AppPassword {
 	v := AppPassword{
 		Login: p.Login, Label: p.Label, Status: Live, Services: p.Services, Networks: []string{}, Origin: p.Origin,
 		CreatedAt: p.CreatedAt, CreatedBy: p.CreatedBy, RevokedBy: p.RevokedBy, RevokedWhy: p.RevokedWhy,
+		ExemptBy: p.ExemptBy, ExemptWhy: p.ExemptWhy,
+	}
+	if !p.ExemptAt.IsZero() {
+		v.ExemptAt = &p.ExemptAt
 	}
 	if v.Services == nil {
 		v.Services = []string{}
