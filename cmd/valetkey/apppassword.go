@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -30,6 +31,9 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 		RunE: func(cmd *cobra.Command, given []string) error {
 			login, rest := splitOwn(given, 2)
 			n.Label = rest[0]
+			if cmd.Flags().Changed("exempt-because") && strings.TrimSpace(n.ExemptBecause) == "" {
+				return usageError{errors.New("--exempt-because needs a reason, such as \"printer in room 5\"")}
+			}
 			if expires != "" {
 				t, err := parseExpiry(expires, time.Now())
 				if err != nil {
@@ -54,6 +58,7 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 	f := cmd.Flags()
 	f.StringArrayVar(&n.Services, "service", nil, "`SERVICE` that it opens: imap, smtp, ldap..; repeatable")
 	f.StringArrayVar(&n.Networks, "from", nil, "network that it may be used from, `CIDR` or address; repeatable")
+	f.StringVar(&n.ExemptBecause, "exempt-because", "", "ask for no second factor, for this `REASON`: a device without a person")
 	f.StringVar(&expires, "expires", "", "`WHEN` it ends: 2027-12-31 (end of that day), 90d, 12h, or a time as in RFC 3339")
 	return cmd
 }
@@ -103,7 +108,7 @@ func (a *app) listCommand() *cobra.Command {
 				}
 				t := a.table("LABEL", "STATUS", "SERVICES", "FROM", "CREATED", "EXPIRES", "LAST USED")
 				for _, x := range p.AppPasswords {
-					t.row(x.Label, x.Status, orAll(x.Services), orAll(x.Networks), day(x.CreatedAt), expiry(x), lastUse(x.LastUsed))
+					t.row(x.Label, passwordState(x), orAll(x.Services), orAll(x.Networks), day(x.CreatedAt), expiry(x), lastUse(x.LastUsed))
 				}
 				t.print()
 			})

@@ -46,6 +46,10 @@ func (a *app) statusCommand() *cobra.Command {
 						}
 					}
 				}
+				t.row("second factor", secondFactor(s.Enrolment))
+				if s.Enrolment.Error != "" {
+					t.row("", "NOT AS CONFIGURED: "+s.Enrolment.Error)
+				}
 				c := s.Counters
 				t.row("logins", fmt.Sprintf("%d accepted, %d rejected, %d undecided", c.OK, c.Fail, c.Undecided))
 				t.row("slow hashes", fmt.Sprintf("%d computed, %d waiting", c.Argon2, c.Waiting))

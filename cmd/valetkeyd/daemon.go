@@ -37,6 +37,7 @@ type daemon struct {
 	auth    *auth.Authenticator
 	store   liveStore
 	certs   *certificates
+	enrol   *enrolment
 	service atomic.Pointer[admin.Service] // nil until the database is known
 	unknown atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
 
@@ -117,6 +118,7 @@ func load(flags config.Flags, inUse *certificates) (*config.Config, error) {
 			faults = append(faults, config.Fault{Key: s.name, Text: err.Error()})
 		}
 	}
+	faults = append(faults, checkEnrolment(cfg, false)...)
 	if len(faults) > 0 {
 		return nil, faults
 	}
@@ -135,6 +137,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 		if err != nil {
 			cancel()
 			d.closeFrontEnds(context.Background(), d.frontEnds)
+			d.enrol.close()
 			d.unlock()
 		}
 	}()
@@ -150,7 +153,10 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	if created {
 		log.Info("made a pepper; keep a copy of the file apart from the database's backups", "file", cfg.Pepper.File)
 	}
-	d.auth = auth.New(auth.Config{Rows: &d.store, Secrets: &d.ring, Recorder: &d.store, Log: log, Hashes: d.hashes})
+	if d.enrol, err = startEnrolment(cfg, d.setService, log); err != nil {
+		return nil, err
+	}
+	d.auth = auth.New(auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Log: log, Hashes: d.hashes})
 
 	d.admin = admin.NewServer(d.service.Load, d.status, log)
 	who, faults := access(cfg)
@@ -279,9 +285,10 @@ func (d *daemon) setService() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	enrolments, help := d.enrol.asked()
 	d.service.Store(&admin.Service{
 		Store: s, Ring: d.ring.Load(), Hashes: d.hashes, Length: d.cfg.Password.Length, Limit: d.cfg.Password.Limit, Now: time.Now,
-		Upstream: d.upstreams(),
+		Upstream: d.upstreams(), Enrolments: enrolments, EnrolmentHelp: help,
 	})
 }
 
@@ -324,7 +331,7 @@ func (d *daemon) reload() {
 	d.mu.Lock()
 	d.cfg = cfg
 	d.mu.Unlock()
-	d.setService()
+	d.enrol.apply(cfg.Enrolment) // which makes the admin verbs take over the rest, too
 	if s := d.store.Load(); s != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		if err := d.prepareDatabase(ctx, s, cfg.Pepper.File); err != nil {
@@ -385,6 +392,7 @@ func (d *daemon) stop(drain time.Duration) {
 	d.tellSystemd(sysdaemon.SdNotifyStopping)
 	d.closeFrontEnds(ctx, d.frontEnds)
 	d.admin.Shutdown(ctx)
+	d.enrol.close()
 	d.cancel()
 	<-d.database
 	if s := d.store.Load(); s != nil {
@@ -427,7 +435,7 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	d.mu.Unlock()
 	s := admin.Status{
 		Version: version, Config: absolute(d.flags.File), Started: d.started, Peppers: pepperIDs(d.ring.Load().IDs()), Counters: d.auth.Counters(),
-		Listeners: []admin.Listener{}, Implied: cfg.Implied, Database: admin.Database{Private: cfg.Database.URL == ""},
+		Listeners: []admin.Listener{}, Implied: cfg.Implied, Enrolment: d.enrol.Plugin(), Database: admin.Database{Private: cfg.Database.URL == ""},
 	}
 	if unknown := d.unknown.Load(); unknown != nil {
 		s.Unknown = pepperIDs(*unknown)

@@ -114,6 +114,9 @@ LDAP. SIGHUP reads the configuration again, SIGTERM answers what is in flight an
 				return err
 			}
 			if check {
+				if faults := checkEnrolment(cfg, true); len(faults) > 0 {
+					return faults
+				}
 				_, err := fmt.Fprintln(stdout, "the configuration is good")
 				return err
 			}
