@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -188,5 +189,5 @@ func brief(err error) error {
 	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
 		text = fmt.Sprintf("%s: %s", s.Code(), s.Message())
 	}
-	return &briefError{auth.Clip(text, 400), err}
+	return &briefError{auth.Clip(strings.Join(strings.Fields(text), " "), 400), err} // on one line: people read it, too
 }
