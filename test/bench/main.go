@@ -77,6 +77,7 @@ type options struct {
 	checkpassword  int // logins by the helper
 	searchFilter   string
 	memory         bool
+	enrolment      bool
 	profile        string
 	json           bool
 }
@@ -102,6 +103,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	fs.IntVar(&o.checkpassword, "checkpassword", 300, "logins by valetkey-checkpassword, with a valetkey target, to measure the CPU time of; 0: none")
 	fs.StringVar(&o.searchFilter, "search-filter", defaultFilter, "filter of search-then-bind, with %s for the login, which is also the mail address")
 	fs.BoolVar(&o.memory, "memory", false, "measure valetkeyd's memory instead of its speed: with 10,000 and 1,000,000 accounts, and for each idle LDAP connection; takes minutes")
+	fs.BoolVar(&o.enrolment, "enrolment", false, "measure what asking for a second factor at each login costs, instead of comparing servers")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of valetkeyd at the highest concurrency to this path with .TARGET added")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of the table")
 	if err := fs.Parse(args); err != nil {
@@ -253,9 +255,12 @@ func run(ctx context.Context, o options) (report, error) {
 			p.stop()
 		}
 	}()
-	if o.memory {
+	switch {
+	case o.memory:
 		err = b.measureMemory(ctx)
-	} else {
+	case o.enrolment:
+		err = b.measureEnrolment(ctx)
+	default:
 		err = b.run(ctx)
 	}
 	return b.rep, err
@@ -269,6 +274,9 @@ func settings(o options) string {
 	}
 	lines := []string{fmt.Sprintf("%d accounts with %d app passwords each, %d accounts log in in turn; medians of %d rounds of %g s",
 		o.accounts, passwordsPerAccount, o.logins, o.rounds, o.seconds)}
+	if o.enrolment {
+		return strings.Join(append(lines, "by the Dovecot protocol; require-login asks valetkey-2fa-file, whose answers hold for 15 minutes"), "\n")
+	}
 	if o.want(dovecotAuthTarget) {
 		lines = append(lines, fmt.Sprintf("%s: 1 {%s} password for each account in a passwd-file", dovecotAuthTarget, o.dovecotScheme))
 	}

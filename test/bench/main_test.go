@@ -29,6 +29,9 @@ func TestParseOptions(t *testing.T) {
 		{"peers by default", nil, func(o options) bool {
 			return o.dovecotScheme == "SSHA" && o.checkpassword == 300 && o.want(dovecotAuthTarget) && o.want(cyrusTarget) && o.want(muxTarget)
 		}, ""},
+		{"second factor", []string{"--enrolment"}, func(o options) bool {
+			return o.enrolment && strings.Contains(settings(o), "valetkey-2fa-file") && !strings.Contains(settings(o), "slapd")
+		}, ""},
 		{"no checkpassword", []string{"--checkpassword", "0"}, func(o options) bool { return o.checkpassword == 0 }, ""},
 		{"checkpassword", []string{"--checkpassword", "-1"}, nil, "--checkpassword"},
 		{"connections", []string{"--conns", "0"}, nil, "--conns"},
