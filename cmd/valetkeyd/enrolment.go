@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -117,13 +117,7 @@ func program(cfg config.Enrolment) config.Enrolment {
 	return cfg
 }
 
-func sameProgram(a, b config.Enrolment) bool {
-	a, b = program(a), program(b)
-	same := slices.Equal(a.Args, b.Args) && slices.Equal(a.Env, b.Env)
-	return same && a.Plugin == b.Plugin && a.Checksum == b.Checksum && a.Timeout == b.Timeout && a.StartTimeout == b.StartTimeout &&
-		a.HealthEvery == b.HealthEvery && a.HealthWithin == b.HealthWithin && a.StopTimeout == b.StopTimeout &&
-		a.MaxParallel == b.MaxParallel && a.MaxWaiting == b.MaxWaiting && a.Remembered == b.Remembered
-}
+func sameProgram(a, b config.Enrolment) bool { return reflect.DeepEqual(program(a), program(b)) }
 
 // apply takes over a new configuration.
 func (e *enrolment) apply(cfg config.Enrolment) {
