@@ -569,6 +569,16 @@ func TestVerify(t *testing.T) {
 	if err := os.Chmod(open, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	deep := filepath.Join(open, "deep")
+	if err := os.Mkdir(deep, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inDeep := path("open/deep/p", 0o755)
+	good := path("good", 0o755)
+	linkInOpen := filepath.Join(open, "link")
+	if err := os.Symlink(good, linkInOpen); err != nil {
+		t.Fatal(err)
+	}
 	link := filepath.Join(dir, "link")
 	if err := os.Symlink(inOpen, link); err != nil {
 		t.Fatal(err)
@@ -587,6 +597,8 @@ func TestVerify(t *testing.T) {
 		{"folder", dir, nil, "not a plain file"},
 		{"in a folder that all may write", inOpen, nil, "can be written"},
 		{"link into one", link, nil, "can be written"},
+		{"link in one", linkInOpen, nil, "can be written"},
+		{"below one", inDeep, nil, "can be written"},
 		{"none", filepath.Join(dir, "none"), nil, "no such file"},
 	} {
 		_, err := verify(tt.path, tt.sum)

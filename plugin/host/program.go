@@ -34,7 +34,8 @@ func Verify(path, sha256 string) error {
 	return nil
 }
 
-// verify checks the program before a start: a plain file that nobody but root and the daemon's user can change, with the pinned
+// verify checks the program before a start: a plain file that nobody but root and the daemon's user can change, nor a folder on the way to
+// it, with the pinned
 // checksum if there is one. It returns the path to start, without symbolic links.
 //
 // Between this check and the start the file could be changed by whoever may write it, so that is looked at, too.
@@ -58,12 +59,18 @@ func verify(path string, sum []byte) (string, error) {
 	if err := trusted(real, info); err != nil {
 		return "", err
 	}
-	folder, err := os.Stat(filepath.Dir(real))
-	if err != nil {
-		return "", err
-	}
-	if err := trusted(filepath.Dir(real), folder); err != nil {
-		return "", err
+	// Whoever can change a folder above can put another one in its place, or a link to another program.
+	for _, way := range []string{real, filepath.Clean(path)} {
+		for dir := way; dir != "/"; {
+			dir = filepath.Dir(dir)
+			folder, err := os.Stat(dir)
+			if err != nil {
+				return "", err
+			}
+			if err := trusted(dir, folder); err != nil {
+				return "", err
+			}
+		}
 	}
 	if sum == nil {
 		return real, nil
