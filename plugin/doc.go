@@ -32,7 +32,8 @@
 //   - Standard error goes to the daemon's log, line by line, up to 100 lines a second of 4 KiB. Standard output belongs to the
 //     protocol until Serve is called; print nothing there.
 //
-// Package plugin/plugintest holds a built plugin to all this; run it in the plugin's own tests.
+// Package plugin/plugintest holds a built plugin to all this; run it in the plugin's own tests. With a daemon that has it in its
+// configuration, "valetkey plugin check LOGIN --fresh" shows what it answers, and "valetkey plugin status" how it does.
 //
 // # Other languages
 //
