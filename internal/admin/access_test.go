@@ -130,6 +130,12 @@ var whoMay = map[string]string{
 	"POST /v1/app-passwords":       "au",
 	"PATCH /v1/app-password":       "au",
 	"POST /v1/app-password/revoke": "ahu",
+
+	"POST /v1/app-password/exemption":   "a",
+	"DELETE /v1/app-password/exemption": "a",
+	"GET /v1/plugin":                    "ahr",
+	"GET /v1/plugin/check":              "ahr",
+	"POST /v1/plugin/check":             "ah",
 }
 
 func TestWhoMay(t *testing.T) {

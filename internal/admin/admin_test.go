@@ -45,7 +45,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	s := NewServer(func() *Service { return r.service }, func(context.Context) Status {
-		return Status{Version: "v", Peppers: []string{}, Listeners: []Listener{}}
+		return Status{Version: "v", Peppers: []string{}, Listeners: []Listener{}, Enrolment: Plugin{Require: "login", OnError: "last_known", LastKnown: "24h0m0s"}}
 	}, log)
 	s.http.Handler = held(t, s.http.Handler)
 	done := make(chan error)

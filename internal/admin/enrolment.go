@@ -65,14 +65,14 @@ type Plugin struct {
 	BreakerOpen bool       `json:"breaker_open"`      // the last checks all failed; one is tried each second
 
 	Restarts     int64            `json:"restarts"`
-	Cached       int64            `json:"cached"`        // questions for which an answer was there
-	Checks       int64            `json:"checks"`        // questions to the plugin
-	CheckSeconds float64          `json:"check_seconds"` // their time together
-	Errors       map[string]int64 `json:"errors"`        // checks without an answer, by reason
-	Fallback     int64            `json:"fallback"`      // logins that the policy let in without the plugin
-	LinesDropped int64            `json:"lines_dropped"` // of what it printed
-	Known        int              `json:"known"`         // accounts whose last answer is remembered
-	Waiting      int              `json:"waiting"`       // accounts that are being asked about
+	Cached       int64            `json:"cached"`           // questions for which an answer was there
+	Checks       int64            `json:"checks"`           // questions to the plugin
+	CheckSeconds float64          `json:"check_seconds"`    // their time together
+	Errors       map[string]int64 `json:"errors,omitempty"` // checks without an answer, by reason
+	Fallback     int64            `json:"fallback"`         // logins that the policy let in without the plugin
+	LinesDropped int64            `json:"lines_dropped"`    // of what it printed
+	Known        int              `json:"known"`            // accounts whose last answer is remembered
+	Waiting      int              `json:"waiting"`          // accounts that are being asked about
 }
 
 // Asked says in words when the second factor is asked for.

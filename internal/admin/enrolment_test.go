@@ -165,3 +165,14 @@ func TestExemption(t *testing.T) {
 		t.Errorf("EndExemption of an unknown label = %v, want no_label", err)
 	}
 }
+
+// How the plugin is can be asked of a daemon whose database is not there yet.
+func TestPlugin(t *testing.T) {
+	r, ctx := newRig(t), t.Context()
+	r.service = nil
+	p, err := r.client.Plugin(ctx)
+	s, statusErr := r.client.Status(ctx)
+	if err != nil || statusErr != nil || p.Require != "login" || p.Require != s.Enrolment.Require {
+		t.Errorf("Plugin = %+v, %v, and the status has %+v, %v, want the same", p, err, s.Enrolment, statusErr)
+	}
+}

@@ -220,7 +220,7 @@ var types = map[string]any{
 	"Account": Account{}, "Accounts": Accounts{}, "NewAccount": NewAccount{}, "AccountPatch": AccountPatch{},
 	"Group": Group{}, "Groups": Groups{}, "NewGroup": NewGroup{}, "GroupPatch": GroupPatch{},
 	"AppPassword": AppPassword{}, "AppPasswords": AppPasswords{}, "NewAppPassword": NewAppPassword{}, "Created": Created{}, "Use": Use{},
-	"Rename": Rename{}, "Revocation": Revocation{},
+	"Rename": Rename{}, "Revocation": Revocation{}, "Exemption": Exemption{}, "Enrolment": Enrolment{}, "Plugin": Plugin{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
 	"Counters": auth.Counters{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
 }
