@@ -109,6 +109,7 @@ func (d *doctor) examine(ctx context.Context, file string, socketNamed bool) {
 	d.sameConfiguration()
 	d.database(ctx)
 	d.pepper()
+	d.plugin()
 	d.listeners(ctx)
 	d.certificates()
 	d.sockets()

@@ -190,3 +190,29 @@ func verdictOn(e admin.Enrolment) string {
 	}
 	return "NO"
 }
+
+// plugin looks at the enrolment plugin as the daemon sees it. Without a daemon there is none.
+func (d *doctor) plugin() {
+	if d.status == nil {
+		return
+	}
+	p := d.status.Enrolment
+	if p.Error != "" {
+		d.say("second factor", wrong, "repair [enrolment], then make the daemon read it: systemctl reload valetkeyd", "%s", p.Error)
+	}
+	switch {
+	case d.cfg != nil && d.cfg.Enrolment.Require != p.Require && p.Error == "":
+		d.say("second factor", wrong, "make the daemon read it: systemctl reload valetkeyd, or send it SIGHUP; its log says what it refuses",
+			"enrolment.require is %q in the file, and %q in the daemon", d.cfg.Enrolment.Require, p.Require)
+	case p.Path == "":
+		d.say("second factor", fine, "", "%s", p.Asked())
+	case !p.Up && p.Require == "off":
+		d.say("second factor", dubious, "valetkey plugin status; valetkeyd's log has what the plugin printed", "%s; the plugin %s", p.Asked(), pluginState(p))
+	case !p.Up:
+		d.say("second factor", wrong, "valetkey plugin status; valetkeyd's log has what the plugin printed", "the plugin %s", pluginState(p))
+	case p.BreakerOpen:
+		d.say("second factor", wrong, "valetkey plugin check LOGIN --fresh says what it answers", "the plugin runs, and its last checks all failed")
+	default:
+		d.say("second factor", fine, "", "%s; %s runs", p.Asked(), p.Name)
+	}
+}
