@@ -19,6 +19,8 @@ type Config struct {
 	Secrets   Secrets
 	Enrolment Enrolment // nil: no second factor is asked for at login
 	Recorder  Recorder  // nil: nothing is recorded
+	Strangers Strangers // nil: attempts at unknown logins leave the log line only
+	Throttle  Throttle  // nil: nothing is slowed down
 	Log       *slog.Logger
 
 	Hashes   *Admission       // nil: a private one with the default bounds
@@ -64,7 +66,7 @@ func (a *Authenticator) ForgetVerifications() { a.memo.forget() }
 
 // Authenticate decides one login and writes its log line. A nil error means decided: Decision.OK says which. Any error means
 // undecided, never "wrong password": the caller must answer with its protocol's temporary failure. The context bounds the
-// wait; its end is undecided too.
+// wait; its end is undecided too. A rejection may be held back ([Throttle]), after everything else is done and given back.
 func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision, error) {
 	start := a.cfg.Now()
 	v, err := a.decide(ctx, &req)
@@ -76,13 +78,23 @@ func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision
 	} else {
 		a.fail.Add(1)
 	}
+	penalty := a.settle(&req, &v, err)
+	req.Password = ""
 	now := a.cfg.Now()
-	a.log(ctx, &req, &v, err, now.Sub(start))
+	a.log(ctx, &req, &v, err, penalty.Counts, now.Sub(start))
 	if err == nil && v.accountID != 0 && a.cfg.Recorder != nil {
 		a.cfg.Recorder.Record(Attempt{
 			At: now, AccountID: v.accountID, AppPasswordID: v.rowID, OK: v.decision.OK, Reason: v.decision.Reason,
 			Service: req.Service, FrontEnd: req.FrontEnd, Addr: req.Addr,
 		})
+	}
+	if err == nil && v.decision.Reason == UnknownLogin && v.login != "" && a.cfg.Strangers != nil {
+		a.cfg.Strangers.RecordStranger(v.login, Attempt{
+			At: now, Reason: v.decision.Reason, Service: req.Service, FrontEnd: req.FrontEnd, Addr: req.Addr,
+		})
+	}
+	if penalty.Delay > 0 {
+		a.cfg.Throttle.Hold(ctx, &req, penalty.Delay)
 	}
 	return v.decision, err
 }
@@ -111,6 +123,9 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 	if service, err := NormaliseService(req.Service); err == nil {
 		req.Service = service
 	} // otherwise no app password can name it, and one for all services still opens it
+	if a.cfg.Throttle != nil && !a.cfg.Throttle.Admit(req, v.login) {
+		return v, ErrThrottled
+	}
 
 	normalised, shaped := a.cfg.Secrets.Normalise(req.Password)
 	var buf [4]Tag
@@ -319,14 +334,14 @@ const loggedError = 512
 
 // log writes the one line of this attempt. Its keys are fixed, and the address stands before anything that a client
 // controls, so that a log reader such as fail2ban cannot be fooled (reference/security.md section 4.4).
-func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err error, took time.Duration) {
+func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err error, counts bool, took time.Duration) {
 	level, result, reason, count := slog.LevelInfo, "fail", string(v.decision.Reason), "no"
 	switch {
 	case err != nil:
 		level, result, reason = slog.LevelWarn, "undecided", undecidedReason(err)
 	case v.decision.OK:
 		result = "ok"
-	case v.decision.Reason.Counts():
+	case counts:
 		count = "yes"
 	}
 	if !a.cfg.Log.Enabled(ctx, level) {
@@ -369,6 +384,8 @@ func undecidedReason(err error) string {
 	switch {
 	case errors.Is(err, ErrOverloaded):
 		return "overloaded"
+	case errors.Is(err, ErrThrottled):
+		return "throttled"
 	case errors.Is(err, ErrShuttingDown):
 		return "shutting_down"
 	case errors.Is(err, context.Canceled):

@@ -33,7 +33,7 @@ const (
 )
 
 // Counts reports whether a rejection for this reason looks like guessing (reference/security.md section 4.3, classes A
-// and B). What a forgotten device or a misconfigured client does never counts, so that nobody is banned for it.
+// and B); a [Throttle] excepts what repeats itself (class D). What a forgotten device or a misconfigured client does never counts, so that nobody is banned for it.
 func (r Reason) Counts() bool {
 	return r == NoMatch || r == UnknownLogin || r == BadFormat
 }
@@ -43,6 +43,8 @@ func (r Reason) Counts() bool {
 var (
 	// ErrOverloaded: more logins are waiting than the daemon can serve in time.
 	ErrOverloaded = errors.New("too many logins are waiting")
+	// ErrThrottled: so many guesses of one source wait for their answers that this one was not looked at.
+	ErrThrottled = errors.New("too many guesses from this address are waiting")
 	// ErrShuttingDown: the daemon is stopping.
 	ErrShuttingDown = errors.New("shutting down")
 )

@@ -81,3 +81,20 @@ type Attempt struct {
 	FrontEnd      string
 	Addr          netip.Addr // zero: not known
 }
+
+// Strangers takes note of attempts at logins that no account goes by, in a form whose size guessers cannot drive: whoever
+// guesses chooses the logins. It must return at once and never fail.
+type Strangers interface {
+	RecordStranger(login string, a Attempt)
+}
+
+// PastAttempt is what is remembered of attempts that were alike.
+type PastAttempt struct {
+	First, Last time.Time
+	Count       int64
+	Reason      Reason
+	Label       string // of the app password that matched; empty: none did, or it is not there any more
+	Service     string
+	FrontEnd    string
+	Addr        netip.Addr // zero: not known, or several
+}

@@ -22,6 +22,9 @@ type Request struct {
 	Reader bool
 	Gate   Gate // nil: everybody may log in
 
+	Holding *Holding // how a refusal may be held back here; nil: not at all
+	Holder  Holder   // told if it is; nil: nobody
+
 	Keep *Standing // filled if the login is accepted; nil: nobody will ask again
 }
 

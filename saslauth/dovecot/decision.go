@@ -55,29 +55,55 @@ func (c *conn) takeExtra() bool {
 	return true
 }
 
-// work is the lasting worker.
+// worker makes decisions, one after the other.
+type worker struct {
+	c      *conn
+	limits limits
+	extra  bool // one of those that come and go
+	gave   bool // its place, because an answer is held back: it ends after this one
+}
+
+// Held implements [auth.Holder]: an answer that is held back must not hold up the others of this connection, which may be those of
+// other users. Another worker takes the place.
+func (w *worker) Held() {
+	w.gave = true
+	if w.extra {
+		w.c.giveExtra()
+		return
+	}
+	w.c.workers.Go(func() { w.c.work(nil) })
+}
+
+// work is the lasting worker; its first request may be nil.
 func (c *conn) work(r *request) {
-	var l limits
-	defer l.stop()
+	w := worker{c: c}
+	defer w.limits.stop()
 	defer c.recover()
 	for ok := true; ok; r, ok = <-c.jobs {
-		c.authenticate(r, &l)
+		if r != nil {
+			c.authenticate(r, &w)
+		}
+		if w.gave {
+			return
+		}
 	}
 }
 
 // workExtra decides r, and goes on while there is more to do.
 func (c *conn) workExtra(r *request) {
+	w := worker{c: c, extra: true}
 	defer func() {
-		c.mu.Lock()
-		c.extra--
-		c.mu.Unlock()
-		c.srv.extraRunning.Add(-1)
+		if !w.gave {
+			c.giveExtra()
+		}
 	}()
-	var l limits
-	defer l.stop()
+	defer w.limits.stop()
 	defer c.recover()
 	for ok := true; ok; {
-		c.authenticate(r, &l)
+		c.authenticate(r, &w)
+		if w.gave {
+			return
+		}
 		select {
 		case r, ok = <-c.jobs:
 		default:
@@ -86,12 +112,21 @@ func (c *conn) workExtra(r *request) {
 	}
 }
 
-func (c *conn) authenticate(r *request, l *limits) {
+// giveExtra gives back what takeExtra took.
+func (c *conn) giveExtra() {
+	c.mu.Lock()
+	c.extra--
+	c.mu.Unlock()
+	c.srv.extraRunning.Add(-1)
+}
+
+func (c *conn) authenticate(r *request, w *worker) {
 	timeout := c.srv.cfg.DecisionTimeout
 	if r.noLogin {
 		timeout = c.srv.cfg.DecisionTimeoutNoLogin
 	}
-	d, err := c.srv.auth.Authenticate(l.context(c.ctx, timeout), r.Request)
+	r.Holder = w
+	d, err := c.srv.auth.Authenticate(w.limits.context(c.ctx, timeout), r.Request)
 	c.answer(r, d, err)
 }
 

@@ -260,6 +260,57 @@ func TestHangUpCancelsDecisions(t *testing.T) {
 	})
 }
 
+// TestHeldBack has more answers held back than decisions may run at a time: the others of the connection do not wait for them, and the
+// peer's hanging up ends them.
+func TestHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit, held = 3, 50
+		var ended atomic.Int32
+		s := New(Config{MaxRunning: limit}, authFunc(func(ctx context.Context, req auth.Request) (auth.Decision, error) {
+			if req.Login == "good" {
+				return auth.Decision{OK: true, Login: req.Login}, nil
+			}
+			req.Holder.Held()
+			select {
+			case <-time.After(15 * time.Second):
+			case <-ctx.Done():
+			}
+			ended.Add(1)
+			return auth.Decision{}, nil
+		}), discard)
+		p := newPeer(s)
+		io.WriteString(p.nc, hello)
+		for round := range 2 {
+			for id := 1; id <= held; id++ {
+				io.WriteString(p.nc, authLine(round*1000+id, "guess", "x"))
+			}
+			io.WriteString(p.nc, authLine(round*1000+999, "good", "x"))
+			synctest.Wait()
+			if want := fmt.Sprintf("OK\t%d\tuser=good\n", round*1000+999); !strings.Contains(p.text(), want) {
+				t.Fatalf("round %d: no answer to the right password while the others are held back", round)
+			}
+			if n := ended.Load(); n != int32(round*held) {
+				t.Fatalf("round %d: %d were answered before their time", round, n)
+			}
+			if round == 0 {
+				time.Sleep(15 * time.Second)
+				synctest.Wait()
+				if n := strings.Count(p.text(), "FAIL\t"); n != held {
+					t.Errorf("%d refusals, want %d", n, held)
+				}
+			}
+		}
+		p.nc.Close()
+		synctest.Wait()
+		if n := ended.Load(); n != 2*held {
+			t.Errorf("%d ended after the peer hung up, want %d", n, 2*held)
+		}
+		if n := s.extraRunning.Load(); n != 0 {
+			t.Errorf("%d places of workers are lost", n)
+		}
+	})
+}
+
 // TestDecisionsAreBounded pipelines far more than may run at a time: all are answered, and never more than the limit run.
 func TestDecisionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
