@@ -85,3 +85,29 @@ func Scan(ctx context.Context, d *Directory, f func() error) error { return d.tu
 
 // KeyBatch is how many accounts get their keys at a time.
 const KeyBatch = keyBatch
+
+// FlushAttempts writes all of the history that is pending now.
+func (s *Store) FlushAttempts(ctx context.Context) error {
+	for {
+		if more, err := s.attempts.flush(ctx); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// PendingAttempts is how many kinds of attempts wait to be written.
+func (s *Store) PendingAttempts() int {
+	s.attempts.mu.Lock()
+	defer s.attempts.mu.Unlock()
+	return len(s.attempts.pending)
+}
+
+// PruneAttempts sweeps the history now.
+func (s *Store) PruneAttempts(ctx context.Context) error { return s.attempts.prune(ctx) }
+
+// StrangersKnown is how many unknown logins are remembered.
+func (s *Store) StrangersKnown() int {
+	s.attempts.mu.Lock()
+	defer s.attempts.mu.Unlock()
+	return s.attempts.recent.Len()
+}

@@ -90,8 +90,12 @@ func newRecorder(db *sql.DB, log *slog.Logger, now func() time.Time, maxPending 
 
 // Record implements [auth.Recorder]. An accepted login updates the last use of its app password, at most every five
 // minutes, or every minute if service, front end or address changed. A rejected one whose password matched leaves an
-// event, at most one per hour for the same app password, reason and address. Anything else leaves nothing here.
-func (s *Store) Record(a auth.Attempt) { s.recorder.record(a) }
+// event, at most one per hour for the same app password, reason and address. Every rejected one is counted in the history of
+// attempts ([Store.Attempts]).
+func (s *Store) Record(a auth.Attempt) {
+	s.recorder.record(a)
+	s.attempts.record(a)
+}
 
 func (r *recorder) record(a auth.Attempt) {
 	if a.AppPasswordID == 0 {

@@ -39,6 +39,8 @@ type Config struct {
 	MaxQueue int
 	// MaxPending is how many last-used times and events may wait to be written. Zero: 8192.
 	MaxPending int
+	// MaxAttempts is how many rows the history of attempts may have. Zero: 500,000.
+	MaxAttempts int
 }
 
 // Store is the database as the rest of the daemon sees it. It implements [auth.Rows] and [auth.Recorder]. It is safe for
@@ -49,6 +51,7 @@ type Store struct {
 	db       *sql.DB // everything but lookups
 	lookups  *lookups
 	recorder *recorder
+	attempts *attempts
 	closed   atomic.Bool
 
 	directory  *Directory
@@ -59,8 +62,9 @@ type Store struct {
 }
 
 var (
-	_ auth.Rows     = (*Store)(nil)
-	_ auth.Recorder = (*Store)(nil)
+	_ auth.Rows      = (*Store)(nil)
+	_ auth.Recorder  = (*Store)(nil)
+	_ auth.Strangers = (*Store)(nil)
 )
 
 // Open checks the configuration. It does not connect: with the database out of reach everything works as far as an error
@@ -106,6 +110,7 @@ func Open(cfg Config) (*Store, error) {
 	s.db.SetConnMaxLifetime(connLifetime)
 	s.lookups = startLookups(hot, cfg.Log, cfg.MaxQueue)
 	s.recorder = startRecorder(s.db, cfg.Log, cfg.Now, cfg.MaxPending)
+	s.attempts = startAttempts(s.db, cfg.Log, cfg.Now, cfg.MaxAttempts)
 	return s, nil
 }
 
@@ -122,7 +127,7 @@ func (s *Store) Close(ctx context.Context) error {
 	s.stop()
 	err = errors.Join(err, s.directory.close(ctx))
 	s.background.Wait() // each step of it is bounded, and ends with its context
-	err = errors.Join(err, s.recorder.close(ctx))
+	err = errors.Join(err, s.recorder.close(ctx), s.attempts.close(ctx))
 	return errors.Join(err, s.db.Close())
 }
 
