@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,6 +21,7 @@ import (
 	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/secret"
+	"github.com/valetkey/valetkey/internal/throttle"
 	"github.com/valetkey/valetkey/store"
 	"github.com/valetkey/valetkey/store/cluster"
 )
@@ -31,15 +33,16 @@ type daemon struct {
 	level   *slog.LevelVar
 	started time.Time
 
-	lock    *os.File // on the state directory
-	ring    liveRing
-	hashes  *auth.Admission
-	auth    *auth.Authenticator
-	store   liveStore
-	certs   *certificates
-	enrol   *enrolment
-	service atomic.Pointer[admin.Service] // nil until the database is known
-	unknown atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
+	lock     *os.File // on the state directory
+	ring     liveRing
+	hashes   *auth.Admission
+	auth     *auth.Authenticator
+	throttle *throttle.Throttle // nil: the configuration has none
+	store    liveStore
+	certs    *certificates
+	enrol    *enrolment
+	service  atomic.Pointer[admin.Service] // nil until the database is known
+	unknown  atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
 
 	admin    *admin.Server
 	failed   chan error // the daemon cannot go on
@@ -96,6 +99,13 @@ func (l *liveStore) Lookup(ctx context.Context, login string, tags []auth.Tag) (
 func (l *liveStore) Record(a auth.Attempt) {
 	if s := l.Load(); s != nil {
 		s.Record(a)
+	}
+}
+
+// RecordStranger implements [auth.Strangers].
+func (l *liveStore) RecordStranger(login string, a auth.Attempt) {
+	if s := l.Load(); s != nil {
+		s.RecordStranger(login, a)
 	}
 }
 
@@ -156,7 +166,12 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	if d.enrol, err = startEnrolment(cfg, d.setService, log); err != nil {
 		return nil, err
 	}
-	d.auth = auth.New(auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Log: log, Hashes: d.hashes})
+	ac := auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes}
+	if cfg.Throttle.Enabled {
+		d.throttle = throttle.New(throttle.Config{Trusted: trusted(cfg)})
+		ac.Throttle = d.throttle
+	}
+	d.auth = auth.New(ac)
 
 	d.admin = admin.NewServer(d.service.Load, d.status, log)
 	who, faults := access(cfg)
@@ -277,6 +292,18 @@ func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store, pepperFile
 	return nil
 }
 
+// trusted lists the networks of which the throttle counts nothing: also the web servers that are named as proxies, which ask for
+// many users.
+func trusted(cfg *config.Config) []netip.Prefix {
+	all := slices.Clone(cfg.Throttle.Trusted)
+	for _, h := range cfg.HTTP {
+		if h.Basic != nil {
+			all = append(all, h.Basic.TrustedProxies...)
+		}
+	}
+	return all
+}
+
 // setService makes the admin verbs available with the settings that are in force.
 func (d *daemon) setService() {
 	s := d.store.Load()
@@ -318,12 +345,18 @@ func (d *daemon) reload() {
 		"database.url": cfg.Database != d.cfg.Database,
 		"admin":        cfg.Admin != d.cfg.Admin,
 		"self_service": !reflect.DeepEqual(cfg.Self, d.cfg.Self),
+
+		"throttle.enabled": cfg.Throttle.Enabled != d.cfg.Throttle.Enabled,
 	} {
 		if changed {
 			d.log.Warn("this setting changes only when the daemon is started again", "key", key)
 		}
 	}
 	cfg.StateDir, cfg.Database, cfg.Admin, cfg.Self = d.cfg.StateDir, d.cfg.Database, d.cfg.Admin, d.cfg.Self
+	cfg.Throttle.Enabled = d.cfg.Throttle.Enabled
+	if d.throttle != nil {
+		d.throttle.Trust(trusted(cfg))
+	}
 
 	d.level.Set(cfg.Log.Level)
 	d.ring.Store(ring)
@@ -414,6 +447,7 @@ func (d *daemon) closeFrontEnds(ctx context.Context, all []*frontEnd) {
 	var wg sync.WaitGroup
 	for _, f := range all {
 		wg.Go(func() {
+			close(f.stopping)
 			if err := f.server.Shutdown(ctx); err != nil {
 				d.log.Warn("connections were cut", "listener", f.spec.name, "err", err)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/valetkey/valetkey/internal/admin"
 	"github.com/valetkey/valetkey/internal/auth"
@@ -34,23 +35,50 @@ type built struct {
 
 // spec says what one listener is to be.
 type spec struct {
-	name        string // of its section: "ldap[1]"
-	config      any    // a spec with an equal one is the same
-	address     config.Address
-	permissions permissions
-	plaintext   bool // other machines may reach it without TLS
-	tls         config.TLS
-	view        admin.Listener // for the status, without address and counters
-	build       buildFunc
+	name         string // of its section: "ldap[1]"
+	config       any    // a spec with an equal one is the same
+	address      config.Address
+	permissions  permissions
+	plaintext    bool // other machines may reach it without TLS
+	failureDelay config.FailureDelay
+	tls          config.TLS
+	view         admin.Listener // for the status, without address and counters
+	build        buildFunc
+}
+
+// listening is the authenticator as one listener has it: refusals are held back as its configuration says.
+type listening struct {
+	*auth.Authenticator
+	holding *auth.Holding // nil: they are not
+}
+
+// Authenticate implements the interface of every front end.
+func (l *listening) Authenticate(ctx context.Context, req auth.Request) (auth.Decision, error) {
+	req.Holding = l.holding
+	return l.Authenticator.Authenticate(ctx, req)
+}
+
+// maxHeld is how many refusals each front end holds back at a time. A connection of these does nothing else meanwhile, and they have
+// 1024 or more; on one of the Dovecot protocol the others go ahead.
+var maxHeld = map[string]int64{"ldap": 256, "saslauthd": 256, "checkpassword": 256, "http": 256, "dovecot": 2048}
+
+// holding makes what a listener's requests carry; closing the channel ends all that is held back.
+func holding(s spec) (*auth.Holding, chan struct{}) {
+	stopping := make(chan struct{})
+	if s.failureDelay == config.NeverDelay {
+		return nil, stopping
+	}
+	return &auth.Holding{FailureDelay: time.Duration(s.failureDelay), Limit: maxHeld[s.view.FrontEnd], Stopping: stopping}, stopping
 }
 
 // buildFunc makes a front end. An error is a fault of the configuration.
-type buildFunc func(*auth.Authenticator, *liveStore, *tls.Config, *slog.Logger) (built, error)
+type buildFunc func(*listening, *liveStore, *tls.Config, *slog.Logger) (built, error)
 
 // frontEnd is a listener that is served.
 type frontEnd struct {
 	spec     spec
 	listener *listener
+	stopping chan struct{} // closed: what is held back goes out
 	built
 }
 
@@ -68,7 +96,7 @@ func specs(cfg *config.Config) []spec {
 		name := fmt.Sprintf("%s[%d]", frontEnd, i+1)
 		all = append(all, spec{
 			name: name, config: c, address: at.Listen, permissions: permissions{at.Mode, at.Owner, at.Group}, plaintext: at.AllowPlaintext,
-			view: admin.Listener{Name: name, FrontEnd: frontEnd}, build: build,
+			failureDelay: at.FailureDelay, view: admin.Listener{Name: name, FrontEnd: frontEnd}, build: build,
 		})
 		s := &all[len(all)-1]
 		if at.Listen.Network == "unix" {
@@ -77,7 +105,7 @@ func specs(cfg *config.Config) []spec {
 		return s
 	}
 	for i, c := range cfg.LDAP {
-		s := add("ldap", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, tls *tls.Config, log *slog.Logger) (built, error) {
+		s := add("ldap", i, c, c.Socket, func(a *listening, dir *liveStore, tls *tls.Config, log *slog.Logger) (built, error) {
 			s, err := ldapbridge.New(ldapbridge.Config{
 				People: c.Tree.People, RDNAttribute: c.Tree.RDNAttribute, Groups: c.Tree.Groups, Readers: c.Tree.Readers,
 				Applications: applications(c.Applications), Limits: ldapbridge.Limits{
@@ -102,7 +130,7 @@ func specs(cfg *config.Config) []spec {
 		}
 	}
 	for i, c := range cfg.Dovecot {
-		add("dovecot", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
+		add("dovecot", i, c, c.Socket, func(a *listening, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			var tempfail dovecot.Tempfail
 			if err := tempfail.UnmarshalText([]byte(c.Tempfail)); err != nil {
 				return built{}, err
@@ -112,21 +140,21 @@ func specs(cfg *config.Config) []spec {
 		})
 	}
 	for i, c := range cfg.Saslauthd {
-		s := add("saslauthd", i, c, c.Socket, func(a *auth.Authenticator, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
+		s := add("saslauthd", i, c, c.Socket, func(a *listening, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s := saslauthd.New(saslauthd.Config{Service: c.Service}, a, log)
 			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Service = c.Service
 	}
 	for i, c := range cfg.Checkpassword {
-		s := add("checkpassword", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
+		s := add("checkpassword", i, c, c.Socket, func(a *listening, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups}, a, dir, log)
 			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Lookups = c.Lookups
 	}
 	for i, c := range cfg.HTTP {
-		s := add("http", i, c, c.Socket, func(a *auth.Authenticator, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
+		s := add("http", i, c, c.Socket, func(a *listening, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s, err := httpauth.New(httpConfig(c), a, dir, log)
 			if err != nil {
 				return built{}, err
@@ -191,7 +219,8 @@ func (d *daemon) open(s spec, replace bool) (*frontEnd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	b, err := s.build(d.auth, &d.store, protection, d.log)
+	held, stopping := holding(s)
+	b, err := s.build(&listening{d.auth, held}, &d.store, protection, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -199,7 +228,7 @@ func (d *daemon) open(s spec, replace bool) (*frontEnd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	f := &frontEnd{spec: s, listener: l, built: b}
+	f := &frontEnd{spec: s, listener: l, stopping: stopping, built: b}
 	if a, err := config.ParseAddress(f.address()); err == nil { // of systemd's sockets it is known only now
 		err := config.CheckPlaintext(a, s.plaintext || s.tls.Mode != "", s.view.FrontEnd == "ldap")
 		if err = cmp.Or(err, config.CheckTLS(a, s.tls.Mode)); err != nil {

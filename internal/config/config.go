@@ -38,6 +38,7 @@ type Config struct {
 	Admin    Admin
 	Self     SelfService
 	Password Password
+	Throttle Throttle
 	Log      Log
 
 	Enrolment Enrolment
@@ -95,6 +96,7 @@ type Socket struct {
 	Mode           fs.FileMode // of a Unix socket
 	Owner, Group   string      // of a Unix socket; empty: the daemon's own
 	AllowPlaintext bool        // off loopback without TLS
+	FailureDelay   FailureDelay
 }
 
 // TLS says how the connections of a listener are protected.
@@ -352,6 +354,8 @@ func (r *reader) config(flags Flags) *Config {
 
 	c.Enrolment = r.sub("enrolment").enrolment()
 
+	c.Throttle = r.sub("throttle").throttle()
+
 	log := r.sub("log")
 	switch level := log.text("level", "info"); level {
 	case "debug":
@@ -384,7 +388,7 @@ func (r *reader) config(flags Flags) *Config {
 	for _, l := range ldap {
 		tls := l.tls()
 		c.LDAP = append(c.LDAP, LDAP{
-			Socket:  l.socketTLS("127.0.0.1:3389", tls.Mode),
+			Socket:  l.failureDelay(l.socketTLS("127.0.0.1:3389", tls.Mode), "off"), // the address is the application's, not the user's
 			TLS:     tls,
 			BaseDN:  l.text("base_dn", "dc=example,dc=org"),
 			Service: l.service("service", "ldap"),
@@ -396,7 +400,7 @@ func (r *reader) config(flags Flags) *Config {
 		}
 	}
 	for _, d := range dovecot {
-		x := Dovecot{Socket: d.socket("unix:" + filepath.Join(run, "dovecot-auth")), Tempfail: d.text("tempfail", "auto")}
+		x := Dovecot{Socket: d.failureDelay(d.socket("unix:"+filepath.Join(run, "dovecot-auth")), "2s"), Tempfail: d.text("tempfail", "auto")}
 		switch x.Tempfail {
 		case "auto", "disconnect", "reply":
 		default:
@@ -406,12 +410,12 @@ func (r *reader) config(flags Flags) *Config {
 	}
 	for _, m := range saslauthd {
 		c.Saslauthd = append(c.Saslauthd, Saslauthd{
-			Socket: m.unixSocket(filepath.Join(run, "mux")), Service: m.service("service", ""),
+			Socket: m.failureDelay(m.unixSocket(filepath.Join(run, "mux")), "0s"), Service: m.service("service", ""),
 		})
 	}
 	for _, k := range checkpassword {
 		c.Checkpassword = append(c.Checkpassword, Checkpassword{
-			Socket: k.unixSocket(filepath.Join(run, "checkpassword")), Lookups: k.yes("lookups"),
+			Socket: k.failureDelay(k.unixSocket(filepath.Join(run, "checkpassword")), "0s"), Lookups: k.yes("lookups"),
 		})
 	}
 	for _, h := range http {
@@ -549,7 +553,7 @@ func (r *reader) unixSocket(fallback string) Socket {
 }
 
 func (r *reader) http() HTTP {
-	x := HTTP{Socket: r.socket("127.0.0.1:8389")}
+	x := HTTP{Socket: r.failureDelay(r.socket("127.0.0.1:8389"), "0s")}
 	if g := r.optional("dovecot_grant"); g != nil {
 		x.Grant = &Grant{
 			ClientID: g.text("client_id", "dovecot"), SecretFile: g.text("client_secret_file", ""),

@@ -34,13 +34,14 @@ func TestLoadWithoutAFile(t *testing.T) {
 		Admin:    Admin{Socket: "/s/run/admin.sock", Mode: 0o600},
 		Self:     SelfService{MinUID: 1000},
 		Password: Password{Length: 16, Limit: 25},
+		Throttle: Throttle{Enabled: true},
 		Log:      Log{Level: slog.LevelInfo},
 		Enrolment: Enrolment{Require: "off", OnError: "last_known", LastKnown: 24 * time.Hour, Help: "enrol one", Timeout: time.Second, StartTimeout: 10 * time.Second,
 			HealthEvery: 500 * time.Millisecond, HealthWithin: 400 * time.Millisecond, StopTimeout: 500 * time.Millisecond, MaxParallel: 64, MaxWaiting: 1024, Remembered: 100_000},
 		Implied: true,
-		LDAP: []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660}, BaseDN: "dc=example,dc=org", Service: "ldap",
+		LDAP: []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660, FailureDelay: NeverDelay}, BaseDN: "dc=example,dc=org", Service: "ldap",
 			Tree: Tree{People: "ou=people", RDNAttribute: "uid", Groups: "ou=groups", Readers: "ou=readers", SearchEntries: 5000, SearchMiB: 8, SearchTime: time.Minute}}},
-		Dovecot: []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660}, Tempfail: "auto"}},
+		Dovecot: []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660, FailureDelay: FailureDelay(2 * time.Second)}, Tempfail: "auto"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
