@@ -313,10 +313,14 @@ func (d *daemon) setService() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	enrolments, help := d.enrol.asked()
-	d.service.Store(&admin.Service{
+	service := &admin.Service{
 		Store: s, Ring: d.ring.Load(), Hashes: d.hashes, Length: d.cfg.Password.Length, Limit: d.cfg.Password.Limit, Now: time.Now,
 		Upstream: d.upstreams(), Enrolments: enrolments, EnrolmentHelp: help,
-	})
+	}
+	if d.throttle != nil {
+		service.Throttle = d.throttle
+	}
+	d.service.Store(service)
 }
 
 // reload reads the configuration and the pepper file again. Whatever is wrong with them, the daemon goes on with what it has.

@@ -23,6 +23,7 @@ type memory struct {
 	raceTag  int   // how often AddAppPassword says that the tag was taken meanwhile
 	err      error // of every call, if set
 	by       []string
+	history  history
 }
 
 type row struct {

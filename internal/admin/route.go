@@ -38,6 +38,7 @@ func (s *Server) routes() []route {
 		s.groupRoutes(),
 		s.appPasswordRoutes(),
 		s.enrolmentRoutes(),
+		s.eventRoutes(),
 	)
 }
 

@@ -13,6 +13,7 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,8 @@ type Server struct {
 	log       *slog.Logger
 	http      *http.Server
 	profiling atomic.Bool
+	followers atomic.Int64  // calls that wait for an event
+	stopping  chan struct{} // closed: they wait no more
 
 	credentials func(net.Conn) credentials
 	userName    func(uid uint32) (string, error)
@@ -43,7 +46,8 @@ type Server struct {
 
 // NewServer returns a Server. service may return nil, which is answered as "database not reachable".
 func NewServer(service func() *Service, status func(context.Context) Status, log *slog.Logger) *Server {
-	s := &Server{service: service, status: status, log: log, gate: newGate(time.Now), credentials: credentialsOf, userName: userName}
+	s := &Server{service: service, status: status, log: log, gate: newGate(time.Now), credentials: credentialsOf, userName: userName,
+		stopping: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           s.guard(s.newMux(s.routes())),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -54,6 +58,7 @@ func NewServer(service func() *Service, status func(context.Context) Status, log
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ConnContext:       s.withCaller,
 	}
+	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(s.stopping) }))
 	return s
 }
 

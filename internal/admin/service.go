@@ -39,6 +39,11 @@ type Store interface {
 	RenameAppPassword(ctx context.Context, login, key, label, newKey, by string) error
 	RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
 	ExemptAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
+
+	Attempts(ctx context.Context, login string) ([]auth.PastAttempt, error)
+	Events(ctx context.Context, f auth.EventFilter, before int64) ([]auth.Event, error)
+	EventsAfter(ctx context.Context, f auth.EventFilter, after int64) (all []auth.Event, next int64, err error)
+	LastEvent(ctx context.Context) (int64, error)
 }
 
 // Upstream is a directory whose users may have app passwords although they have no account yet.
@@ -61,6 +66,9 @@ type Service struct {
 
 	Enrolments    Enrolments // nil: nobody knows who has a second factor, and nobody is asked
 	EnrolmentHelp string     // what a user without one has to do, in a sentence after a colon; empty: "enrol one"
+
+	Throttle     ThrottleTeller  // nil: nothing is slowed down
+	SecondFactor EnrolmentTeller // nil: no plugin
 }
 
 // Fault is a request that cannot be carried out as it is: the caller's doing, with a cure.
