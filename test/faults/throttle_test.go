@@ -65,6 +65,7 @@ func newLoginProcess(t testing.TB, path string) *loginProcess {
 func (p *loginProcess) ask(rip, login, password string) error {
 	p.id++
 	resp := base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + password))
+	p.conn.SetWriteDeadline(time.Now().Add(harness.Patience)) // a daemon whose workers are all held up reads nothing
 	_, err := fmt.Fprintf(p.conn, "AUTH\t%d\tPLAIN\tservice=imap\trip=%s\tresp=%s\n", p.id, rip, resp)
 	return err
 }
