@@ -63,7 +63,7 @@ func (a *app) explainWhy(w admin.Why) {
 		a.heading("App passwords")
 		t := a.table("LABEL", "STATUS", "OPENS", "LAST USED", "WHY")
 		for _, p := range w.AppPasswords {
-			t.row(p.Label, p.Status, p.Opens, lastUse(p.LastUsed), strings.Join(p.Why, "; "))
+			t.row(p.AppPassword.Label, p.AppPassword.Status, p.Opens, lastUse(p.AppPassword.LastUsed), strings.Join(p.Why, "; "))
 		}
 		t.print()
 	}

@@ -136,6 +136,8 @@ var whoMay = map[string]string{
 	"GET /v1/plugin":                    "ahr",
 	"GET /v1/plugin/check":              "ahr",
 	"POST /v1/plugin/check":             "ah",
+	"GET /v1/events":                    "ahr",
+	"GET /v1/why":                       "ahr",
 }
 
 func TestWhoMay(t *testing.T) {

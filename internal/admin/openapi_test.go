@@ -222,6 +222,8 @@ var types = map[string]any{
 	"AppPassword": AppPassword{}, "AppPasswords": AppPasswords{}, "NewAppPassword": NewAppPassword{}, "Created": Created{}, "Use": Use{},
 	"Rename": Rename{}, "Revocation": Revocation{}, "Exemption": Exemption{}, "Enrolment": Enrolment{}, "Plugin": Plugin{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
+	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{}, "WhyEnrolment": WhyEnrolment{},
+	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{},
 	"Counters": auth.Counters{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
 }
 

@@ -44,9 +44,9 @@ const (
 
 // WhyAppPassword is an app password with what it opens.
 type WhyAppPassword struct {
-	AppPassword
-	Opens string   `json:"opens"`
-	Why   []string `json:"why"` // it does not, or what it depends on
+	AppPassword AppPassword `json:"app_password"`
+	Opens       string      `json:"opens"`
+	Why         []string    `json:"why"` // it does not, or what it depends on
 }
 
 // WhyAttempt are rejected logins that were alike.
@@ -194,7 +194,7 @@ func (s *Service) whyAppPasswords(ctx context.Context, w *Why, addr netip.Addr) 
 				x.Opens = Depends
 			}
 		}
-		switch x.Status {
+		switch x.AppPassword.Status {
 		case Revoked:
 			no("revoked %s by %s", p.RevokedAt.UTC().Format(time.DateOnly), p.RevokedBy)
 		case Expired:
@@ -205,7 +205,7 @@ func (s *Service) whyAppPasswords(ctx context.Context, w *Why, addr netip.Addr) 
 		} else if len(p.Services) > 0 && !slices.Contains(p.Services, w.Service) {
 			no("opens %s, not %s", services, w.Service)
 		}
-		if networks := strings.Join(x.Networks, ", "); len(p.Networks) > 0 && !addr.IsValid() {
+		if networks := strings.Join(x.AppPassword.Networks, ", "); len(p.Networks) > 0 && !addr.IsValid() {
 			depends("only from %s", networks)
 		} else if len(p.Networks) > 0 && !slices.ContainsFunc(p.Networks, func(n netip.Prefix) bool { return n.Contains(addr) }) {
 			no("only from %s, not from %s", networks, addr)
@@ -214,7 +214,7 @@ func (s *Service) whyAppPasswords(ctx context.Context, w *Why, addr netip.Addr) 
 	}
 	slices.SortStableFunc(w.AppPasswords, func(a, b WhyAppPassword) int {
 		rank := map[string]int{Live: 0, Expired: 1, Revoked: 2}
-		return rank[a.Status] - rank[b.Status]
+		return rank[a.AppPassword.Status] - rank[b.AppPassword.Status]
 	})
 	return nil
 }
@@ -292,7 +292,7 @@ type tallies struct{ all, yes, depends int }
 
 func (w *Why) count() (n tallies) {
 	for _, p := range w.AppPasswords {
-		if p.Status != Live {
+		if p.AppPassword.Status != Live {
 			continue
 		}
 		n.all++

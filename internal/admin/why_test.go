@@ -58,7 +58,7 @@ func whyRig(t *testing.T) *rig {
 func opens(w Why) string {
 	var out []string
 	for _, p := range w.AppPasswords {
-		out = append(out, p.Label+" "+p.Opens)
+		out = append(out, p.AppPassword.Label+" "+p.Opens)
 	}
 	return strings.Join(out, ", ")
 }
