@@ -170,43 +170,50 @@ mode = "rw"
 func TestFaults(t *testing.T) {
 	long := "unix:/" + strings.Repeat("x", 107)
 	for name, tc := range map[string]struct{ text, want string }{
-		"section as value":       {`database = "x"`, "database: it must be a section: write [database]"},
-		"no entries":             {"[[ldap]]\nsearch_entries = 0", "ldap[1].search_entries: 0 is not a number of entries"},
-		"no bytes":               {"[[ldap]]\nsearch_mib = -1", "ldap[1].search_mib: -1 is not a size"},
-		"search time":            {"[[ldap]]\nsearch_time = \"60\"", "ldap[1].search_time: \"60\" is not a time"},
-		"application, no name":   {"[[ldap]]\n[[ldap.application]]\ngroup = \"g\"", "ldap[1].application[1].name: it is missing"},
-		"application, bad name":  {"[[ldap]]\n[[ldap.application]]\nname = \"Wiki\"", "ldap[1].application[1].name: \"Wiki\" is not a name"},
-		"application twice":      {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\n[[ldap.application]]\nname = \"w\"", "ldap[1].application[2].name: \"w\" is the name of another"},
-		"application's group":    {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\ngroup = \"a b\"", "ldap[1].application[1].group: \"a b\""},
-		"application's service":  {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\nservice = \"a b\"", "ldap[1].application[1].service: \"a b\""},
-		"application's key":      {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\ncolour = \"a b\"", "ldap[1].application[1].colour: unknown key"},
-		"list as section":        {"[ldap]\nlisten = \"127.0.0.1:1\"", "ldap: it must be a list of sections: write [[ldap]]"},
-		"not postgres":           {"[database]\nurl = \"mysql://x\"", "database.url: it must begin with postgres://"},
-		"bad URL":                {"[database]\nurl = \"postgres://u:p%zz@h/d?sslmode=disable\"", "database.url: it is not a URL"},
-		"path too long":          {"[[dovecot]]\nlisten = \"" + long + "\"", "dovecot[1].listen: the path has 108 bytes"},
-		"no host":                {"[[ldap]]\nlisten = \":389\"", "ldap[1].listen: \":389\" names no host"},
-		"host name":              {"[[ldap]]\nlisten = \"db.example.org:389\"", "names are not looked up here"},
-		"number for text":        {"state_dir = 1", "state_dir: it must be text in quotes"},
-		"admin socket taken":     {"[admin]\nsocket = \"/x\"\n[[dovecot]]\nlisten = \"unix:/x\"", "dovecot[1].listen: unix:/x is already the address of admin.socket"},
-		"relative pepper":        {"[pepper]\nfile = \"p\"", "pepper.file: \"p\" is not an absolute path"},
-		"plaintext to others":    {"[[ldap]]\nlisten = \"0.0.0.0:389\"", "passwords would travel in clear; give it a certificate with tls_cert and tls_key, listen on 127.0.0.1"},
-		"no TLS there":           {"[[dovecot]]\nlisten = \"0.0.0.0:99\"", "in clear; listen on 127.0.0.1"},
-		"TLS off, to others":     {"[[ldap]]\nlisten = \"0.0.0.0:389\"\ntls = \"off\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].listen: tcp:0.0.0.0:389 can be reached"},
-		"bad TLS mode":           {"[[ldap]]\ntls = \"ssl\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].tls: \"ssl\" is not ldaps, starttls or off"},
-		"LDAPS, no certificate":  {"[[ldap]]\ntls = \"ldaps\"", "ldap[1].tls_cert: it is missing"},
-		"certificate, no key":    {"[[ldap]]\ntls_cert = \"/c\"", "ldap[1].tls_key: it is missing"},
-		"key, no certificate":    {"[[ldap]]\ntls_key = \"/c\"", "ldap[1].tls_cert: it is missing"},
-		"relative certificate":   {"[[ldap]]\ntls_cert = \"c\"\ntls_key = \"/k\"", "ldap[1].tls_cert: \"c\" is not an absolute path"},
-		"TLS on a Unix socket":   {"[[ldap]]\nlisten = \"unix:/l\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].tls: a Unix socket never leaves this machine"},
-		"saslauthd over TCP":     {"[[saslauthd]]\nlisten = \"127.0.0.1:1\"", "saslauthd[1].listen: tcp:127.0.0.1:1 is not a Unix socket"},
-		"http without endpoint":  {"[[http]]", "http[1].basic: no endpoint is given"},
-		"grant without secret":   {"[[http]]\n[http.dovecot_grant]", "http[1].dovecot_grant.client_secret_file: it is missing"},
-		"secret file is missing": {"[[http]]\n[http.dovecot_grant]\nclient_secret_file = \"/nonexistent\"", "no such file"},
-		"nginx without backend":  {"[[http]]\n[http.nginx_mail]", "neither imap, pop3 nor smtp"},
-		"bad backend":            {"[[http]]\n[http.nginx_mail]\nimap = \"localhost\"", "nginx_mail.imap: \"localhost\" is not ADDRESS:PORT"},
-		"bad proxy":              {"[[http]]\n[http.basic]\ntrusted_proxies = [\"x\"]", "http[1].basic.trusted_proxies: x is not a network"},
-		"unknown nested key":     {"[[http]]\n[http.basic]\nrelm = \"x\"", "http[1].basic.relm: unknown key"},
-		"known keys are offered": {"[log]\nlvl = 1", "log.lvl: unknown key; known here: level"},
+		"throttle, no section":      {"throttle = true", "throttle: it must be a section"},
+		"throttle, not a yes":       {"[throttle]\nenabled = \"no\"", "throttle.enabled: it must be true or false"},
+		"throttle, not a network":   {"[throttle]\ntrusted = [\"home\"]", "throttle.trusted: home is not a network"},
+		"throttle, an unknown key":  {"[throttle]\nlockout = 5", "throttle.lockout: unknown key; known here: enabled, trusted"},
+		"failure_delay, no time":    {"[[ldap]]\nfailure_delay = \"soon\"", `ldap[1].failure_delay: "soon" is not a time from 0s to 5s, such as "2s", nor "off"`},
+		"failure_delay, too long":   {"[[dovecot]]\nfailure_delay = \"1m\"", "dovecot[1].failure_delay: \"1m\" is not a time"},
+		"failure_delay, a negative": {"[[saslauthd]]\nfailure_delay = \"-1s\"", "saslauthd[1].failure_delay: \"-1s\" is not a time"},
+		"section as value":          {`database = "x"`, "database: it must be a section: write [database]"},
+		"no entries":                {"[[ldap]]\nsearch_entries = 0", "ldap[1].search_entries: 0 is not a number of entries"},
+		"no bytes":                  {"[[ldap]]\nsearch_mib = -1", "ldap[1].search_mib: -1 is not a size"},
+		"search time":               {"[[ldap]]\nsearch_time = \"60\"", "ldap[1].search_time: \"60\" is not a time"},
+		"application, no name":      {"[[ldap]]\n[[ldap.application]]\ngroup = \"g\"", "ldap[1].application[1].name: it is missing"},
+		"application, bad name":     {"[[ldap]]\n[[ldap.application]]\nname = \"Wiki\"", "ldap[1].application[1].name: \"Wiki\" is not a name"},
+		"application twice":         {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\n[[ldap.application]]\nname = \"w\"", "ldap[1].application[2].name: \"w\" is the name of another"},
+		"application's group":       {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\ngroup = \"a b\"", "ldap[1].application[1].group: \"a b\""},
+		"application's service":     {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\nservice = \"a b\"", "ldap[1].application[1].service: \"a b\""},
+		"application's key":         {"[[ldap]]\n[[ldap.application]]\nname = \"w\"\ncolour = \"a b\"", "ldap[1].application[1].colour: unknown key"},
+		"list as section":           {"[ldap]\nlisten = \"127.0.0.1:1\"", "ldap: it must be a list of sections: write [[ldap]]"},
+		"not postgres":              {"[database]\nurl = \"mysql://x\"", "database.url: it must begin with postgres://"},
+		"bad URL":                   {"[database]\nurl = \"postgres://u:p%zz@h/d?sslmode=disable\"", "database.url: it is not a URL"},
+		"path too long":             {"[[dovecot]]\nlisten = \"" + long + "\"", "dovecot[1].listen: the path has 108 bytes"},
+		"no host":                   {"[[ldap]]\nlisten = \":389\"", "ldap[1].listen: \":389\" names no host"},
+		"host name":                 {"[[ldap]]\nlisten = \"db.example.org:389\"", "names are not looked up here"},
+		"number for text":           {"state_dir = 1", "state_dir: it must be text in quotes"},
+		"admin socket taken":        {"[admin]\nsocket = \"/x\"\n[[dovecot]]\nlisten = \"unix:/x\"", "dovecot[1].listen: unix:/x is already the address of admin.socket"},
+		"relative pepper":           {"[pepper]\nfile = \"p\"", "pepper.file: \"p\" is not an absolute path"},
+		"plaintext to others":       {"[[ldap]]\nlisten = \"0.0.0.0:389\"", "passwords would travel in clear; give it a certificate with tls_cert and tls_key, listen on 127.0.0.1"},
+		"no TLS there":              {"[[dovecot]]\nlisten = \"0.0.0.0:99\"", "in clear; listen on 127.0.0.1"},
+		"TLS off, to others":        {"[[ldap]]\nlisten = \"0.0.0.0:389\"\ntls = \"off\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].listen: tcp:0.0.0.0:389 can be reached"},
+		"bad TLS mode":              {"[[ldap]]\ntls = \"ssl\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].tls: \"ssl\" is not ldaps, starttls or off"},
+		"LDAPS, no certificate":     {"[[ldap]]\ntls = \"ldaps\"", "ldap[1].tls_cert: it is missing"},
+		"certificate, no key":       {"[[ldap]]\ntls_cert = \"/c\"", "ldap[1].tls_key: it is missing"},
+		"key, no certificate":       {"[[ldap]]\ntls_key = \"/c\"", "ldap[1].tls_cert: it is missing"},
+		"relative certificate":      {"[[ldap]]\ntls_cert = \"c\"\ntls_key = \"/k\"", "ldap[1].tls_cert: \"c\" is not an absolute path"},
+		"TLS on a Unix socket":      {"[[ldap]]\nlisten = \"unix:/l\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "ldap[1].tls: a Unix socket never leaves this machine"},
+		"saslauthd over TCP":        {"[[saslauthd]]\nlisten = \"127.0.0.1:1\"", "saslauthd[1].listen: tcp:127.0.0.1:1 is not a Unix socket"},
+		"http without endpoint":     {"[[http]]", "http[1].basic: no endpoint is given"},
+		"grant without secret":      {"[[http]]\n[http.dovecot_grant]", "http[1].dovecot_grant.client_secret_file: it is missing"},
+		"secret file is missing":    {"[[http]]\n[http.dovecot_grant]\nclient_secret_file = \"/nonexistent\"", "no such file"},
+		"nginx without backend":     {"[[http]]\n[http.nginx_mail]", "neither imap, pop3 nor smtp"},
+		"bad backend":               {"[[http]]\n[http.nginx_mail]\nimap = \"localhost\"", "nginx_mail.imap: \"localhost\" is not ADDRESS:PORT"},
+		"bad proxy":                 {"[[http]]\n[http.basic]\ntrusted_proxies = [\"x\"]", "http[1].basic.trusted_proxies: x is not a network"},
+		"unknown nested key":        {"[[http]]\n[http.basic]\nrelm = \"x\"", "http[1].basic.relm: unknown key"},
+		"known keys are offered":    {"[log]\nlvl = 1", "log.lvl: unknown key; known here: level"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(Flags{File: write(t, tc.text)})
@@ -294,4 +301,30 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("Load = %v, %v, want one of them", c, err)
 		}
 	})
+}
+
+func TestFailureDelay(t *testing.T) {
+	c, err := Load(Flags{File: write(t, `
+[throttle]
+enabled = false
+trusted = ["192.0.2.7", "198.51.100.9/28"]
+[[ldap]]
+failure_delay = "1500ms"
+[[dovecot]]
+failure_delay = "off"
+[[saslauthd]]
+[[checkpassword]]
+failure_delay = "5s"
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Throttle{Trusted: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("198.51.100.0/28")}}
+	if diff := cmp.Diff(want, c.Throttle, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("Throttle (-want +got):\n%s", diff)
+	}
+	got := []FailureDelay{c.LDAP[0].FailureDelay, c.Dovecot[0].FailureDelay, c.Saslauthd[0].FailureDelay, c.Checkpassword[0].FailureDelay}
+	if diff := cmp.Diff([]FailureDelay{FailureDelay(1500 * time.Millisecond), NeverDelay, 0, FailureDelay(5 * time.Second)}, got); diff != "" {
+		t.Errorf("FailureDelay (-want +got):\n%s", diff)
+	}
 }
