@@ -56,7 +56,8 @@ type conn struct {
 	privileged bool // a bind with a password was accepted once
 	dead       bool // a write failed
 	draining   atomic.Bool
-	partial    bool // part of a PDU is in the buffer, and its deadline is armed
+	turn       atomic.Int32 // of a client that has not logged in: whose move it is
+	partial    bool         // part of a PDU is in the buffer, and its deadline is armed
 
 	readDeadline, writeDeadline time.Time // as armed; zero: not armed
 }
@@ -86,6 +87,32 @@ func (c *conn) Drain() {
 	c.draining.Store(true)
 	c.raw.SetReadDeadline(time.Unix(1, 0))
 }
+
+// Values of turn.
+const (
+	ours    = iota // something is being done for the client
+	theirs         // the client has to send something
+	forfeit        // it took too long, and gave way
+)
+
+// Yield implements [netserve.Yielder]: a client that has not logged in gives way while nothing is done for it. An anonymous bind does
+// not protect it, since everybody can do that; Dovecot, which begins with one, connects again.
+func (c *conn) Yield() bool {
+	if !c.turn.CompareAndSwap(theirs, forfeit) {
+		return false
+	}
+	c.raw.Close()
+	return true
+}
+
+// wait and resume stand around everything that waits for the client. resume returns false if the client gave way meanwhile.
+func (c *conn) wait() {
+	if !c.privileged {
+		c.turn.Store(theirs)
+	}
+}
+
+func (c *conn) resume() bool { return c.privileged || c.turn.CompareAndSwap(theirs, ours) }
 
 // Serve implements [netserve.Conn].
 func (c *conn) Serve() {
@@ -221,7 +248,11 @@ func (c *conn) fill() bool {
 		c.disconnect(unavailable, "shutting down")
 		return false
 	}
+	c.wait()
 	n, err := c.nc.Read(c.in[c.w:])
+	if !c.resume() {
+		return false
+	}
 	c.w += n
 	if n > 0 {
 		return true

@@ -231,7 +231,7 @@ func TestConnectionLimits(t *testing.T) {
 			t.Helper()
 			nc := ln.dial(from)
 			t.Cleanup(func() { nc.Close() })
-			go nc.Write(whoami(1))
+			go nc.Write(bindReq(1, aliceDN, alicePass)) // who has not bound would give way
 			if _, err := tryReply(nc); (err == nil) != want {
 				t.Errorf("connection from %s: %v, want it accepted: %v", from, err, want)
 			}
@@ -257,6 +257,64 @@ func TestConnectionLimits(t *testing.T) {
 			t.Errorf("log = %q, want one line for all refusals", logged)
 		}
 	})
+}
+
+// Silence, half a PDU, an anonymous bind, a failed bind: all that costs an attacker nothing keeps nobody out.
+func TestIdlersGiveWay(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		send [][]byte // each but the last has an answer
+		half bool     // the last has none
+		want bool     // gives way
+	}{
+		{"silent", nil, false, true},
+		{"half a PDU", [][]byte{whoami(1)[:5]}, true, true},
+		{"root DSE", [][]byte{searchReq(1, searchSpec{filter: tagged(filterPresent, "x")})}, false, true},
+		{"anonymous", [][]byte{bindReq(1, "", "")}, false, true},
+		{"wrong password", [][]byte{bindReq(1, aliceDN, "wrong")}, false, true},
+		{"logged in", [][]byte{bindReq(1, aliceDN, alicePass)}, false, false},
+		{"logged in, and then anonymous", [][]byte{bindReq(1, aliceDN, alicePass), bindReq(2, "", "")}, false, false},
+		{"being decided", [][]byte{bindReq(1, "uid=slow,ou=people,"+testBase, "x")}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, a, _ := newTestServer(t, Config{Limits: Limits{Connections: 2}})
+				a.hook = func(ctx context.Context, req auth.Request) (auth.Decision, error) {
+					if req.Login == "slow" {
+						<-ctx.Done()
+						return auth.Decision{}, ctx.Err()
+					}
+					return decideFake(req)
+				}
+				ln := serveTest(t, s)
+				kept := ln.dial("192.0.2.1:1")
+				defer kept.Close()
+				ask(t, kept, bindReq(1, aliceDN, alicePass))
+				old := ln.dial("192.0.2.2:1")
+				defer old.Close()
+				for i, b := range tt.send {
+					if tt.half && i == len(tt.send)-1 {
+						old.Write(b)
+					} else {
+						ask(t, old, b)
+					}
+				}
+				synctest.Wait()
+				newcomer := ln.dial("192.0.2.3:1")
+				defer newcomer.Close()
+				go newcomer.Write(bindReq(1, aliceDN, alicePass))
+				if _, err := tryReply(newcomer); (err == nil) != tt.want {
+					t.Errorf("newcomer: %v, want it let in: %v", err, tt.want)
+				}
+				if r := ask(t, kept, whoami(2)); r.code != success {
+					t.Errorf("who had logged in: %v", r)
+				}
+				if got := s.Stats(); got.Yielded != map[bool]int64{true: 1}[tt.want] || got.Connections != 2 {
+					t.Errorf("Stats = %+v, want 2 connections, and that one gave way: %v", got, tt.want)
+				}
+			})
+		})
+	}
 }
 
 func TestAcceptFailureIsWaitedOut(t *testing.T) {

@@ -147,6 +147,7 @@ type Stats struct {
 	Connections int   `json:"connections"`
 	Accepted    int64 `json:"accepted"`
 	Refused     int64 `json:"refused"` // too many
+	Yielded     int64 `json:"yielded"` // closed to make room, as nobody had logged in
 	Requests    int64 `json:"requests"`
 	Broken      int64 `json:"broken"` // ended by a notice of disconnection because of an undecodable PDU
 	Panics      int64 `json:"panics"`
@@ -185,7 +186,7 @@ func (n *counters) countBind(code resultCode) {
 func (s *Server) Stats() Stats {
 	n, conns := &s.stats, s.conns.Counts()
 	return Stats{
-		Connections: conns.Open, Accepted: conns.Accepted, Refused: conns.Refused, Requests: n.requests.Load(),
+		Connections: conns.Open, Accepted: conns.Accepted, Refused: conns.Refused, Yielded: conns.Yielded, Requests: n.requests.Load(),
 		Broken: n.broken.Load(), Panics: n.panics.Load(),
 		HandshakesFailed: n.handshakesFailed.Load(), HandshakesCut: n.handshakesCut.Load(),
 		BindsAccepted: n.bindOK.Load(), BindsRejected: n.bindRejected.Load(), BindsUndecided: n.bindUndecided.Load(),

@@ -92,7 +92,12 @@ func (c *conn) handshake() bool {
 		}()
 		done <- t.Handshake()
 	}()
-	if err := <-done; err != nil {
+	c.wait()
+	err := <-done
+	if !c.resume() {
+		return false
+	}
+	if err != nil {
 		c.srv.stats.handshakesFailed.Add(1)
 		c.logHandshake(err)
 		return false

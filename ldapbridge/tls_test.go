@@ -360,6 +360,31 @@ func TestHandshakesAreBounded(t *testing.T) {
 	})
 }
 
+// A handshake that is not done gives way too, where a listener takes fewer connections than handshakes. StartTLS takes the protection of a
+// login away.
+func TestHandshakeGivesWay(t *testing.T) {
+	for name, ldaps := range map[string]bool{"LDAPS": true, "StartTLS": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _, _ := newTestServer(t, Config{TLS: testTLS(t), LDAPS: ldaps, Limits: Limits{Connections: 1}})
+				ln := serveTest(t, s)
+				for i := range 3 {
+					nc := ln.dial(fmt.Sprintf("192.0.2.1:%d", i+1))
+					defer nc.Close()
+					if !ldaps {
+						ask(t, nc, bindReq(1, aliceDN, alicePass))
+						ask(t, nc, startTLSReq(2))
+					}
+					synctest.Wait()
+				}
+				if got := s.Stats(); got.Connections != 1 || got.Yielded != 2 {
+					t.Errorf("Stats = %+v, want that two gave way", got)
+				}
+			})
+		})
+	}
+}
+
 func TestShutdownDuringHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, _ := newTestServer(t, Config{TLS: testTLS(t)})

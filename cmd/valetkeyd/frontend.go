@@ -110,6 +110,7 @@ func specs(cfg *config.Config) []spec {
 				People: c.Tree.People, RDNAttribute: c.Tree.RDNAttribute, Groups: c.Tree.Groups, Readers: c.Tree.Readers,
 				Applications: applications(c.Applications), Limits: ldapbridge.Limits{
 					SearchEntries: c.Tree.SearchEntries, SearchBytes: c.Tree.SearchMiB << 20, SearchTime: c.Tree.SearchTime,
+					Connections: c.Connections, ConnectionsPerSource: c.PerSource, Handshakes: c.Handshakes,
 				},
 				Upstream: upstream(c.Upstream), BaseDN: c.BaseDN, Service: c.Service, TLS: tls, LDAPS: c.TLS.Mode == "ldaps",
 				RequireTLS: c.TLS.Mode != "" && !c.AllowPlaintext, TrustLoopback: !c.TLS.Always,
@@ -135,20 +136,20 @@ func specs(cfg *config.Config) []spec {
 			if err := tempfail.UnmarshalText([]byte(c.Tempfail)); err != nil {
 				return built{}, err
 			}
-			s := dovecot.New(dovecot.Config{Tempfail: tempfail}, a, log)
+			s := dovecot.New(dovecot.Config{Tempfail: tempfail, MaxConns: c.Connections, MaxPerSource: c.PerSource}, a, log)
 			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 	}
 	for i, c := range cfg.Saslauthd {
 		s := add("saslauthd", i, c, c.Socket, func(a *listening, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
-			s := saslauthd.New(saslauthd.Config{Service: c.Service}, a, log)
+			s := saslauthd.New(saslauthd.Config{Service: c.Service, MaxConns: c.Connections}, a, log)
 			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Service = c.Service
 	}
 	for i, c := range cfg.Checkpassword {
 		s := add("checkpassword", i, c, c.Socket, func(a *listening, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
-			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups}, a, dir, log)
+			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups, MaxConns: c.Connections}, a, dir, log)
 			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
 		})
 		s.view.Lookups = c.Lookups
@@ -197,7 +198,7 @@ func endpoints(c config.HTTP) map[string]admin.Endpoint {
 }
 
 func httpConfig(c config.HTTP) httpauth.Config {
-	var h httpauth.Config
+	h := httpauth.Config{MaxConns: c.Connections}
 	if g := c.Grant; g != nil {
 		h.Grant = &httpauth.Grant{ClientID: g.ClientID, ClientSecret: g.ClientSecret, Fields: g.Fields}
 	}

@@ -109,6 +109,7 @@ type TLS struct {
 // LDAP is one listener of the LDAP front end.
 type LDAP struct {
 	Socket
+	Conns
 	TLS      TLS
 	BaseDN   string
 	Service  string
@@ -121,24 +122,28 @@ type LDAP struct {
 // Dovecot is one listener of the Dovecot authentication protocol.
 type Dovecot struct {
 	Socket
+	Conns
 	Tempfail string // "auto", "disconnect" or "reply"
 }
 
 // Saslauthd is one listener of the saslauthd mux.
 type Saslauthd struct {
 	Socket
+	Conns
 	Service string // of requests that name none; empty: none
 }
 
 // Checkpassword is one listener for the checkpassword helper.
 type Checkpassword struct {
 	Socket
+	Conns
 	Lookups bool // whoever may connect may ask for an account's userdb fields
 }
 
 // HTTP is one listener of the HTTP front end. A nil endpoint is not served; one at least is.
 type HTTP struct {
 	Socket
+	Conns
 	Grant *Grant
 	Mail  *Mail
 	Basic *Basic
@@ -389,6 +394,7 @@ func (r *reader) config(flags Flags) *Config {
 		tls := l.tls()
 		c.LDAP = append(c.LDAP, LDAP{
 			Socket:  l.failureDelay(l.socketTLS("127.0.0.1:3389", tls.Mode), "off"), // the address is the application's, not the user's
+			Conns:   l.connsTLS(1024, 256, 128),
 			TLS:     tls,
 			BaseDN:  l.text("base_dn", "dc=example,dc=org"),
 			Service: l.service("service", "ldap"),
@@ -400,7 +406,7 @@ func (r *reader) config(flags Flags) *Config {
 		}
 	}
 	for _, d := range dovecot {
-		x := Dovecot{Socket: d.failureDelay(d.socket("unix:"+filepath.Join(run, "dovecot-auth")), "2s"), Tempfail: d.text("tempfail", "auto")}
+		x := Dovecot{Socket: d.failureDelay(d.socket("unix:"+filepath.Join(run, "dovecot-auth")), "2s"), Conns: d.connsTCP(4096, 0), Tempfail: d.text("tempfail", "auto")}
 		switch x.Tempfail {
 		case "auto", "disconnect", "reply":
 		default:
@@ -410,12 +416,12 @@ func (r *reader) config(flags Flags) *Config {
 	}
 	for _, m := range saslauthd {
 		c.Saslauthd = append(c.Saslauthd, Saslauthd{
-			Socket: m.failureDelay(m.unixSocket(filepath.Join(run, "mux")), "0s"), Service: m.service("service", ""),
+			Socket: m.failureDelay(m.unixSocket(filepath.Join(run, "mux")), "0s"), Conns: m.conns(1024), Service: m.service("service", ""),
 		})
 	}
 	for _, k := range checkpassword {
 		c.Checkpassword = append(c.Checkpassword, Checkpassword{
-			Socket: k.failureDelay(k.unixSocket(filepath.Join(run, "checkpassword")), "0s"), Lookups: k.yes("lookups"),
+			Socket: k.failureDelay(k.unixSocket(filepath.Join(run, "checkpassword")), "0s"), Conns: k.conns(1024), Lookups: k.yes("lookups"),
 		})
 	}
 	for _, h := range http {
@@ -553,7 +559,7 @@ func (r *reader) unixSocket(fallback string) Socket {
 }
 
 func (r *reader) http() HTTP {
-	x := HTTP{Socket: r.failureDelay(r.socket("127.0.0.1:8389"), "0s")}
+	x := HTTP{Socket: r.failureDelay(r.socket("127.0.0.1:8389"), "0s"), Conns: r.conns(1024)}
 	if g := r.optional("dovecot_grant"); g != nil {
 		x.Grant = &Grant{
 			ClientID: g.text("client_id", "dovecot"), SecretFile: g.text("client_secret_file", ""),

@@ -40,8 +40,9 @@ func TestLoadWithoutAFile(t *testing.T) {
 			HealthEvery: 500 * time.Millisecond, HealthWithin: 400 * time.Millisecond, StopTimeout: 500 * time.Millisecond, MaxParallel: 64, MaxWaiting: 1024, Remembered: 100_000},
 		Implied: true,
 		LDAP: []LDAP{{Socket: Socket{Listen: Address{"tcp", "127.0.0.1:0"}, Mode: 0o660, FailureDelay: NeverDelay}, BaseDN: "dc=example,dc=org", Service: "ldap",
-			Tree: Tree{People: "ou=people", RDNAttribute: "uid", Groups: "ou=groups", Readers: "ou=readers", SearchEntries: 5000, SearchMiB: 8, SearchTime: time.Minute}}},
-		Dovecot: []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660, FailureDelay: FailureDelay(2 * time.Second)}, Tempfail: "auto"}},
+			Conns: Conns{Connections: 1024, PerSource: 256, Handshakes: 128},
+			Tree:  Tree{People: "ou=people", RDNAttribute: "uid", Groups: "ou=groups", Readers: "ou=readers", SearchEntries: 5000, SearchMiB: 8, SearchTime: time.Minute}}},
+		Dovecot: []Dovecot{{Socket: Socket{Listen: Address{"unix", "/s/run/dovecot-auth"}, Mode: 0o660, FailureDelay: FailureDelay(2 * time.Second)}, Conns: Conns{Connections: 4096}, Tempfail: "auto"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
@@ -106,10 +107,11 @@ func TestExampleOptions(t *testing.T) {
 		Kind: "openldap", URLs: []string{"ldaps://ldap1.example.org", "ldaps://ldap2.example.org"},
 		BindDN: "cn=valetkey,ou=services,dc=example,dc=org", Password: strings.Repeat("u", 16),
 	}
-	want.Saslauthd = []Saslauthd{{Socket: unix("mux")}}
-	want.Checkpassword = []Checkpassword{{Socket: unix("checkpassword")}}
+	want.Saslauthd = []Saslauthd{{Socket: unix("mux"), Conns: Conns{Connections: 1024}}}
+	want.Checkpassword = []Checkpassword{{Socket: unix("checkpassword"), Conns: Conns{Connections: 1024}}}
 	want.HTTP = []HTTP{{
 		Socket: Socket{Listen: Address{"tcp", "127.0.0.1:8389"}, Mode: 0o660},
+		Conns:  Conns{Connections: 1024},
 		Grant:  &Grant{ClientID: "dovecot", SecretFile: filepath.Join(dir, "dovecot-secret"), ClientSecret: strings.Repeat("d", 16)},
 		Mail: &Mail{SecretHeader: "X-Auth-Key", SecretFile: filepath.Join(dir, "nginx-secret"), Secret: strings.Repeat("n", 16),
 			Backends: map[string]netip.AddrPort{"imap": netip.MustParseAddrPort("127.0.0.1:143")}},
@@ -214,6 +216,12 @@ func TestFaults(t *testing.T) {
 		"bad proxy":                 {"[[http]]\n[http.basic]\ntrusted_proxies = [\"x\"]", "http[1].basic.trusted_proxies: x is not a network"},
 		"unknown nested key":        {"[[http]]\n[http.basic]\nrelm = \"x\"", "http[1].basic.relm: unknown key"},
 		"known keys are offered":    {"[log]\nlvl = 1", "log.lvl: unknown key; known here: level"},
+		"no connections":            {"[[ldap]]\nconnections = 0", "ldap[1].connections: 0 is not a number of connections from 1 to 65536"},
+		"many connections":          {"[[dovecot]]\nconnections = 100000", "dovecot[1].connections: 100000 is not a number of connections"},
+		"none from a source":        {"[[ldap]]\nconnections_per_source = 0", "ldap[1].connections_per_source: 0 is not a number of connections from 1"},
+		"more than all":             {"[[dovecot]]\nconnections = 10\nconnections_per_source = 11", "dovecot[1].connections_per_source: 11 is more than connections, 10"},
+		"sources of a socket":       {"[[saslauthd]]\nconnections_per_source = 5", "saslauthd[1].connections_per_source: unknown key"},
+		"no handshakes":             {"[[ldap]]\nhandshakes = -1", "ldap[1].handshakes: -1 is not a number of connections"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(Flags{File: write(t, tc.text)})

@@ -6,6 +6,7 @@
 package netserve
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,15 @@ type Conn interface {
 	// Drain makes the connection read nothing more, answer what is under way, and end. It is called at most once, from
 	// another goroutine, maybe before Serve, and must return at once.
 	Drain()
+}
+
+// Yielder is a [Conn] that may be asked for its place when there is none left.
+type Yielder interface {
+	Conn
+	// Yield ends the connection and returns true, if nobody has logged in on it and nothing is under way for it; otherwise it does
+	// nothing. It is called from another goroutine, maybe before Serve, often, and must return at once: of many connections each may be
+	// asked before a newcomer is let in.
+	Yield() bool
 }
 
 // Config says what a [Server] does with a connection.
@@ -51,7 +61,9 @@ type Server struct {
 	stopping    bool // accept nothing more
 	closing     bool // let nothing more in
 	listeners   map[net.Listener]struct{}
-	conns       map[Conn]entry
+	conns       map[Conn]*entry
+	order       list.List // of *entry that are Yielders, the oldest first
+	leaving     int       // of conns, those that gave way and are not gone yet: their places are taken
 	sources     map[netip.Prefix]int
 	counts      Counts
 	lastRefusal time.Time
@@ -60,6 +72,8 @@ type Server struct {
 type entry struct {
 	nc     net.Conn
 	source netip.Prefix
+	asked  Yielder       // nil: it never gives way
+	place  *list.Element // in order; nil: not in it
 }
 
 // Counts are totals since the server was made, but for Open.
@@ -67,13 +81,14 @@ type Counts struct {
 	Open     int   // connections now
 	Accepted int64 // let in
 	Refused  int64 // closed at once because there were too many
+	Yielded  int64 // closed to make room for a newcomer
 }
 
 // New returns a Server that listens nowhere yet.
 func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, done: make(chan struct{}), idle: make(chan struct{}),
-		listeners: make(map[net.Listener]struct{}), conns: make(map[Conn]entry), sources: make(map[netip.Prefix]int),
+		listeners: make(map[net.Listener]struct{}), conns: make(map[Conn]*entry), sources: make(map[netip.Prefix]int),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -87,7 +102,7 @@ func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.counts
-	c.Open = len(s.conns)
+	c.Open = len(s.conns) - s.leaving
 	return c
 }
 
@@ -151,33 +166,56 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Take serves a connection that was accepted on the listener of that name, in a goroutine of its own, or closes it if there are
-// too many. Closing tells the peer at once; leaving it in the backlog would make it wait.
+// too many and none of them gives way. Closing tells the peer at once; leaving it in the backlog would make it wait.
 func (s *Server) Take(nc net.Conn, listener string) {
 	source := sourceOf(Addr(nc))
 	s.mu.Lock()
-	open, same := len(s.conns), s.sources[source]
-	tooMany := open >= s.cfg.Max || s.cfg.MaxPerSource > 0 && source.IsValid() && same >= s.cfg.MaxPerSource
+	open, same := len(s.conns)-s.leaving, s.sources[source]
+	var tooMany, gaveWay bool
+	switch {
+	case s.closing:
+	case s.cfg.MaxPerSource > 0 && source.IsValid() && same >= s.cfg.MaxPerSource:
+		gaveWay = s.makeRoom(source)
+		tooMany = !gaveWay
+	case open >= s.cfg.Max:
+		gaveWay = s.makeRoom(netip.Prefix{})
+		tooMany = !gaveWay
+	}
+	tell := false
+	if tooMany || gaveWay {
+		if now := time.Now(); now.Sub(s.lastRefusal) >= refusalEvery {
+			s.lastRefusal, tell = now, true
+		}
+	}
 	if s.closing || tooMany {
-		tell := false
 		if tooMany {
 			s.counts.Refused++
-			if now := time.Now(); now.Sub(s.lastRefusal) >= refusalEvery {
-				s.lastRefusal, tell = now, true
-			}
 		}
 		s.mu.Unlock()
 		nc.Close()
-		if tell {
-			s.cfg.Log.Warn(s.cfg.Name+": too many connections, closing new ones", "listener", listener, "open", open,
-				"source", source, "from_there", same)
-		}
-		return
+	} else {
+		s.letIn(nc, source, listener)
+		s.mu.Unlock()
 	}
+	if tell {
+		text := ": too many connections, closing new ones"
+		if gaveWay {
+			text = ": too many connections, closing the oldest that nobody has logged in on"
+		}
+		s.cfg.Log.Warn(s.cfg.Name+text, "listener", listener, "open", open, "source", source, "from_there", same)
+	}
+}
+
+// letIn serves a connection. The caller holds mu.
+func (s *Server) letIn(nc net.Conn, source netip.Prefix, listener string) {
 	c := s.cfg.New(nc, listener)
-	s.conns[c] = entry{nc, source}
+	e := &entry{nc: nc, source: source}
+	if y, ok := c.(Yielder); ok {
+		e.asked, e.place = y, s.order.PushBack(e)
+	}
+	s.conns[c] = e
 	s.sources[source]++
 	s.counts.Accepted++
-	s.mu.Unlock()
 	go func() {
 		defer s.remove(c)
 		defer nc.Close()
@@ -185,14 +223,45 @@ func (s *Server) Take(nc net.Conn, listener string) {
 	}()
 }
 
-// remove forgets a connection that is done.
+// makeRoom makes the oldest connection of a source (the zero Prefix: of all) give way that can: whoever does nothing for long has had
+// its turn. While all others are busy or logged in it returns false. The caller holds mu.
+//
+// Nobody but the one who holds all places pays for this walk, a look at each connection that is older.
+func (s *Server) makeRoom(source netip.Prefix) bool {
+	for at := s.order.Front(); at != nil; at = at.Next() {
+		e := at.Value.(*entry)
+		if source.IsValid() && e.source != source || !e.asked.Yield() {
+			continue
+		}
+		s.forget(e)
+		s.leaving++
+		s.counts.Yielded++
+		return true
+	}
+	return false
+}
+
+// forget gives the place of a connection back. The caller holds mu.
+func (s *Server) forget(e *entry) {
+	if e.place != nil {
+		s.order.Remove(e.place)
+		e.place = nil
+	}
+	if s.sources[e.source]--; s.sources[e.source] == 0 {
+		delete(s.sources, e.source)
+	}
+}
+
+// remove takes away a connection that is done.
 func (s *Server) remove(c Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	source := s.conns[c].source
+	e := s.conns[c]
 	delete(s.conns, c)
-	if s.sources[source]--; s.sources[source] == 0 {
-		delete(s.sources, source)
+	if e.asked != nil && e.place == nil {
+		s.leaving--
+	} else {
+		s.forget(e)
 	}
 	if s.closing && len(s.conns) == 0 {
 		close(s.idle)

@@ -18,6 +18,10 @@ type Config struct {
 	// keeps one for each smtpd process.
 	MaxConns int
 
+	// MaxPerSource is the number of them from one IPv4 address or IPv6 /64, not over a Unix socket. Default: no such limit, since a mail
+	// server is one source with all its processes.
+	MaxPerSource int
+
 	// MaxPending is the number of requests of one connection that wait for the peer's CONT; one more makes the server
 	// forget the oldest. Default 64.
 	MaxPending int

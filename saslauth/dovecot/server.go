@@ -55,7 +55,7 @@ type Stats struct {
 func New(cfg Config, a Authenticator, log *slog.Logger) *Server {
 	s := &Server{cfg: cfg.withDefaults(), auth: a, log: log}
 	s.conns = netserve.New(netserve.Config{
-		Name: "dovecot", Listener: cfg.Listener, Max: s.cfg.MaxConns, Log: log,
+		Name: "dovecot", Listener: cfg.Listener, Max: s.cfg.MaxConns, MaxPerSource: s.cfg.MaxPerSource, Log: log,
 		New: func(nc net.Conn, listener string) netserve.Conn {
 			return newConn(s, nc, listener, log.With("listener", listener))
 		},
