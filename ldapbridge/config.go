@@ -67,6 +67,9 @@ type Config struct {
 	RequireTLS    bool
 	TrustLoopback bool
 
+	// Turns are those of searches that take long. Nil: this server has its own.
+	Turns *Turns
+
 	Limits Limits
 }
 

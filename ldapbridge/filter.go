@@ -48,9 +48,9 @@ var (
 
 // checkFilter checks the framing and the size of a filter, so that match need not. errDecoding means that the PDU is broken;
 // any other error is for the answer.
-func checkFilter(filter []byte, l *Limits) error {
-	nodes := 0
-	return checkNode(filter, l, 1, &nodes)
+func checkFilter(filter []byte, l *Limits) (nodes int, err error) {
+	err = checkNode(filter, l, 1, &nodes)
+	return nodes, err
 }
 
 func checkNode(filter []byte, l *Limits, depth int, nodes *int) error {
@@ -157,7 +157,10 @@ func (e *extensible) decode(body []byte) error {
 }
 
 // match evaluates a filter that checkFilter let pass.
-func (e *entry) match(filter []byte, l *Limits) truth {
+func (v *evaluation) match(e *entry, filter []byte) truth {
+	if !v.step(1) {
+		return undefined
+	}
 	r := ber.NewReader(filter)
 	tag, body, err := r.Next()
 	if err != nil {
@@ -166,20 +169,20 @@ func (e *entry) match(filter []byte, l *Limits) truth {
 	switch tag {
 	case filterAnd, filterOr:
 		// Without parts they are absolute true and false (RFC 4526).
-		t, pick := isTrue, func(a, b truth) truth { return min(a, b) }
+		t, settled, pick := isTrue, isFalse, func(a, b truth) truth { return min(a, b) }
 		if tag == filterOr {
-			t, pick = isFalse, func(a, b truth) truth { return max(a, b) }
+			t, settled, pick = isFalse, isTrue, func(a, b truth) truth { return max(a, b) }
 		}
-		for r := ber.NewReader(body); !r.Empty(); {
+		for r := ber.NewReader(body); !r.Empty() && t != settled; {
 			part, err := r.NextElement()
 			if err != nil {
 				return undefined
 			}
-			t = pick(t, e.match(part, l))
+			t = pick(t, v.match(e, part))
 		}
 		return t
 	case filterNot:
-		return -e.match(body, l)
+		return -v.match(e, body)
 	case filterPresent:
 		t, values := e.find(body)
 		if t == nil {
@@ -197,19 +200,19 @@ func (e *entry) match(filter []byte, l *Limits) truth {
 		}
 		switch tag {
 		case filterGreater:
-			return anyOrdered(t.rule, values, a.value, l, func(c int) bool { return c >= 0 })
+			return v.anyOrdered(t.rule, values, a.value, func(c int) bool { return c >= 0 })
 		case filterLess:
-			return anyOrdered(t.rule, values, a.value, l, func(c int) bool { return c <= 0 })
+			return v.anyOrdered(t.rule, values, a.value, func(c int) bool { return c <= 0 })
 		}
-		return anyEqual(t.rule, values, a.value, l)
+		return v.anyEqual(t.rule, values, a.value)
 	case filterSubstrings:
-		return e.matchSubstrings(body)
+		return v.matchSubstrings(e, body)
 	case filterExtensible:
 		var x extensible
 		if x.decode(body) != nil {
 			return undefined
 		}
-		return e.matchExtensible(&x, l)
+		return v.matchExtensible(e, &x)
 	}
 	return undefined // a choice of a later protocol version
 }
@@ -218,14 +221,17 @@ func (e *entry) match(filter []byte, l *Limits) truth {
 const maxAssertion = 1024
 
 // anyEqual says whether one of the values equals the asserted one. An assertion that the rule cannot read is Undefined.
-func anyEqual(r rule, values []string, asserted []byte, l *Limits) truth {
+func (v *evaluation) anyEqual(r rule, values []string, asserted []byte) truth {
 	if len(asserted) > maxAssertion {
 		return undefined
 	}
 	switch r {
 	case octets:
-		for _, v := range values {
-			if v == string(asserted) {
+		for _, x := range values {
+			if !v.value(x) {
+				return undefined
+			}
+			if x == string(asserted) {
 				return isTrue
 			}
 		}
@@ -234,18 +240,24 @@ func anyEqual(r rule, values []string, asserted []byte, l *Limits) truth {
 		if !ok {
 			return undefined
 		}
-		for _, v := range values {
-			if m, ok := parseDecimal([]byte(v)); ok && n.compare(m) == 0 {
+		for _, x := range values {
+			if !v.value(x) {
+				return undefined
+			}
+			if m, ok := parseDecimal([]byte(x)); ok && n.compare(m) == 0 {
 				return isTrue
 			}
 		}
 	case distinguishedName:
 		var want, have dn
-		if want.parse(asserted, l) != nil {
+		if want.parse(asserted, v.l) != nil {
 			return undefined
 		}
-		for _, v := range values {
-			if have.parse([]byte(v), l) == nil && have.equal(&want) {
+		for _, x := range values {
+			if !v.step(nameSteps) {
+				return undefined
+			}
+			if have.parse([]byte(x), v.l) == nil && have.equal(&want) {
 				return isTrue
 			}
 		}
@@ -255,8 +267,11 @@ func anyEqual(r rule, values []string, asserted []byte, l *Limits) truth {
 		}
 		want := appendSpaceFolded(nil, asserted, r == caseIgnore)
 		var buf [256]byte
-		for _, v := range values {
-			if bytes.Equal(appendSpaceFolded(buf[:0], []byte(v), r == caseIgnore), want) {
+		for _, x := range values {
+			if !v.value(x) {
+				return undefined
+			}
+			if bytes.Equal(appendSpaceFolded(buf[:0], []byte(x), r == caseIgnore), want) {
 				return isTrue
 			}
 		}
@@ -265,7 +280,7 @@ func anyEqual(r rule, values []string, asserted []byte, l *Limits) truth {
 }
 
 // anyOrdered says whether one of the values stands in this order to the asserted one.
-func anyOrdered(r rule, values []string, asserted []byte, l *Limits, holds func(int) bool) truth {
+func (v *evaluation) anyOrdered(r rule, values []string, asserted []byte, holds func(int) bool) truth {
 	if len(asserted) > maxAssertion {
 		return undefined
 	}
@@ -277,15 +292,21 @@ func anyOrdered(r rule, values []string, asserted []byte, l *Limits, holds func(
 		if !ok {
 			return undefined
 		}
-		for _, v := range values {
-			if m, ok := parseDecimal([]byte(v)); ok && holds(m.compare(n)) {
+		for _, x := range values {
+			if !v.value(x) {
+				return undefined
+			}
+			if m, ok := parseDecimal([]byte(x)); ok && holds(m.compare(n)) {
 				return isTrue
 			}
 		}
 		return isFalse
 	case octets:
-		for _, v := range values {
-			if holds(cmp.Compare(v, string(asserted))) {
+		for _, x := range values {
+			if !v.value(x) {
+				return undefined
+			}
+			if holds(cmp.Compare(x, string(asserted))) {
 				return isTrue
 			}
 		}
@@ -295,8 +316,11 @@ func anyOrdered(r rule, values []string, asserted []byte, l *Limits, holds func(
 		return undefined
 	}
 	want := appendSpaceFolded(nil, asserted, r == caseIgnore)
-	for _, v := range values {
-		if holds(bytes.Compare(appendSpaceFolded(nil, []byte(v), r == caseIgnore), want)) {
+	for _, x := range values {
+		if !v.value(x) {
+			return undefined
+		}
+		if holds(bytes.Compare(appendSpaceFolded(nil, []byte(x), r == caseIgnore), want)) {
 			return isTrue
 		}
 	}
@@ -342,7 +366,7 @@ func (d decimal) compare(o decimal) int {
 	return c
 }
 
-func (e *entry) matchSubstrings(body []byte) truth {
+func (v *evaluation) matchSubstrings(e *entry, body []byte) truth {
 	r := ber.NewReader(body)
 	description, err := r.Expect(ber.OctetString)
 	if err != nil {
@@ -359,8 +383,11 @@ func (e *entry) matchSubstrings(body []byte) truth {
 	if len(seq) > maxAssertion || !utf8ValidPieces(seq) {
 		return undefined
 	}
-	for _, v := range values {
-		if substringsMatch(appendSpaceFolded(nil, []byte(v), t.rule == caseIgnore), seq, t.rule == caseIgnore) {
+	for _, x := range values {
+		if !v.value(x) {
+			return undefined
+		}
+		if substringsMatch(appendSpaceFolded(nil, []byte(x), t.rule == caseIgnore), seq, t.rule == caseIgnore) {
 			return isTrue
 		}
 	}
@@ -422,7 +449,7 @@ var matchingRules = map[string]rule{
 	"distinguishednamematch": distinguishedName, "2.5.13.1": distinguishedName,
 }
 
-func (e *entry) matchExtensible(x *extensible, l *Limits) truth {
+func (v *evaluation) matchExtensible(e *entry, x *extensible) truth {
 	if len(x.description) == 0 {
 		return undefined // a rule over all attributes
 	}
@@ -446,5 +473,5 @@ func (e *entry) matchExtensible(x *extensible, l *Limits) truth {
 			}
 		}
 	}
-	return anyEqual(r, values, x.value, l)
+	return v.anyEqual(r, values, x.value)
 }

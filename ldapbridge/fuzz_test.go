@@ -58,7 +58,7 @@ func decodeAll(in []byte, l *Limits) ([]byte, error) {
 		if err := r.decode(m.body); err != nil {
 			return nil, err
 		}
-		if err := checkFilter(r.filter, l); err != nil {
+		if _, err := checkFilter(r.filter, l); err != nil {
 			return nil, err
 		}
 		op = cons(m.op, str(string(r.base)), enum(r.scope), enum(r.deref), integ(r.sizeLimit), integ(r.timeLimit),
@@ -309,7 +309,7 @@ func FuzzFilter(f *testing.F) {
 	staff := fakePeople.groups[2]
 	g := s.groupEntry(q, &staff)
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if checkFilter(in, l) != nil {
+		if _, err := checkFilter(in, l); err != nil {
 			return
 		}
 		got := e.match(in, l)

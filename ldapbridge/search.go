@@ -31,7 +31,8 @@ func (c *conn) search(m *message) error {
 // searchEntries sends the entries and returns the result that ends them, with the page if one was asked for.
 func (c *conn) searchEntries(m *message, req *searchRequest) (result, *page, error) {
 	l := &c.srv.cfg.Limits
-	switch err := checkFilter(req.filter, l); {
+	nodes, err := checkFilter(req.filter, l)
+	switch {
 	case errors.Is(err, errDecoding):
 		return result{}, nil, err
 	case err != nil:
@@ -57,7 +58,7 @@ func (c *conn) searchEntries(m *message, req *searchRequest) (result, *page, err
 	if r.code != success {
 		return r, nil, nil
 	}
-	w := walk{operation: &operation{c: c}, m: m, req: req, sel: &sel, limit: l.SearchEntries}
+	w := walk{operation: &operation{c: c, ctx: c.ctx}, m: m, req: req, sel: &sel, limit: l.SearchEntries, nodes: nodes, eval: c.evaluation(c.ctx)}
 	if req.sizeLimit > 0 {
 		w.limit = min(w.limit, int(req.sizeLimit))
 	}
@@ -76,6 +77,7 @@ func (c *conn) searchEntries(m *message, req *searchRequest) (result, *page, err
 	w.page = p
 	w.operation = c.begin(time.Duration(req.timeLimit)*time.Second, req.filter, &sel)
 	defer w.cancel()
+	w.eval.ctx = w.ctx
 	base := req.base
 	if len(base) == 0 && req.scope == scopeSub {
 		// Clients without a configured base search everything below the root.
@@ -111,6 +113,9 @@ type walk struct {
 	sent  int   // in this answer
 	bytes int
 	end   resultCode // why emit returned false
+
+	nodes int // of the filter
+	eval  evaluation
 }
 
 // below sends the base and what lies below it, as far as the scope goes.
@@ -152,6 +157,9 @@ func (w *walk) below(base *entry) result {
 		if !w.c.sees(e) || !e.dn.isBelow(q.base, q.scope) {
 			return true
 		}
+		if n := len(e.logins); (q.app != nil || !w.c.reader) && !w.eval.step(n) { // names that are written anew, or left out
+			return w.stop()
+		}
 		return w.emit(s.inApplication(q.app, s.shown(&w.c.identity, e)), position)
 	}))
 }
@@ -168,7 +176,13 @@ func (w *walk) room() int {
 // emit sends the entry if the filter holds. It returns false when the search is at its end.
 func (w *walk) emit(e *entry, position string) bool {
 	c := w.c
-	if e.match(w.req.filter, &c.srv.cfg.Limits) != isTrue {
+	defer w.eval.rest()
+	w.eval.step(entrySteps + w.nodes)
+	matched := w.eval.match(e, w.req.filter)
+	switch {
+	case w.eval.err != nil:
+		return w.stop()
+	case matched != isTrue:
 		return true
 	}
 	before := 0
@@ -194,7 +208,22 @@ func (w *walk) emit(e *entry, position string) bool {
 	if w.page != nil {
 		w.page.last = position
 	}
+	w.eval.rest() // the client may read slowly
 	return len(c.out) <= flushAt || c.flush()
+}
+
+// stop ends a search whose evaluation must not go on.
+func (w *walk) stop() bool {
+	w.eval.rest()
+	switch {
+	case errors.Is(w.eval.err, errGone):
+		w.c.dead = true
+	case errors.Is(w.eval.err, errNoTurn):
+		w.end = w.failed(w.eval.err).code
+		return false
+	}
+	w.end = timeLimitExceeded
+	return false
 }
 
 // result says how the search ended: err is the source's.
@@ -204,6 +233,8 @@ func (w *walk) result(err error) result {
 		p.total = p.sent + w.sent
 	}
 	switch {
+	case w.end == other:
+		return result{code: other, diag: temporaryFailure}
 	case w.end != success:
 		return result{code: w.end}
 	case err == nil:
@@ -242,9 +273,9 @@ func (c *conn) compareResult(m *message, req *compareRequest) (result, error) {
 		return r, err
 	}
 	e := c.publicEntry(req.entry)
+	o := c.begin(0, nil, nil)
+	defer o.cancel()
 	if e == nil {
-		o := c.begin(0, nil, nil)
-		defer o.cancel()
 		found, r := o.locate(req.entry)
 		if r.code != success {
 			return r, nil
@@ -258,7 +289,13 @@ func (c *conn) compareResult(m *message, req *compareRequest) (result, error) {
 	case len(values) == 0:
 		return result{code: noSuchAttribute}, nil
 	}
-	switch anyEqual(t.rule, values, req.ava.value, &c.srv.cfg.Limits) {
+	v := c.evaluation(o.ctx)
+	defer v.rest()
+	equal := v.anyEqual(t.rule, values, req.ava.value)
+	if v.err != nil {
+		return o.failed(v.err), nil
+	}
+	switch equal {
 	case isTrue:
 		return result{code: compareTrue}, nil
 	case isFalse:

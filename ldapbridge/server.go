@@ -31,6 +31,7 @@ type Server struct {
 	base     *dn
 	apps     map[string]*application // by name
 
+	turns   *Turns
 	pageKey [32]byte // of the cookies of paged results
 
 	people       *dn // parent of the accounts
@@ -97,6 +98,7 @@ func New(cfg Config, a Authenticator, dir Directory, log *slog.Logger) (*Server,
 	s := &Server{
 		cfg: cfg, auth: a, dir: dir, log: log, base: base, subschema: subschema(), apps: map[string]*application{},
 		people: people, groups: groups, readers: readers, rdnType: rdnType, root: rootDSE(base.String()), rootStartTLS: rootDSE(base.String(), oidStartTLS),
+		turns: cmp.Or(cfg.Turns, NewTurns(0)),
 	}
 	s.conns = netserve.New(netserve.Config{
 		Name: "ldap", Listener: cfg.Listener, Max: cfg.Limits.Connections, MaxPerSource: cfg.Limits.ConnectionsPerSource,

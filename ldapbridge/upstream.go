@@ -327,9 +327,10 @@ func (u *upstream) hasMember(name, login string) string {
 func (u *upstream) read(ctx context.Context, name *dn, filter string, attrs []string) (*entry, error) {
 	var page upstreamPage
 	err := u.pool.do(ctx, false, func(c *upstreamConn) (err error) {
-		page, err = c.search(ctx, request(ctx, name, ldap.ScopeBaseObject, filter, attrs), u.pool.limits.Message, 1)
+		b := u.pool.single(1)
+		page, err = c.search(ctx, request(ctx, name, ldap.ScopeBaseObject, filter, attrs), &b)
 		if err == nil && len(page.entries) == 1 {
-			err = u.completeRanges(ctx, c, page.entries[0])
+			err = u.completeRanges(ctx, c, page.entries[0], nil)
 		}
 		return err
 	})
@@ -389,7 +390,8 @@ func (u *upstream) find(ctx context.Context, filter string, attrs []string, limi
 		err := u.pool.do(ctx, false, func(c *upstreamConn) (err error) {
 			req := request(ctx, base, ldap.ScopeWholeSubtree, filter, attrs)
 			req.SizeLimit = limit
-			page, err = c.search(ctx, req, u.pool.limits.Message, limit)
+			b := u.pool.single(limit)
+			page, err = c.search(ctx, req, &b)
 			return err
 		})
 		if err != nil {

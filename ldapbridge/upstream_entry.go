@@ -126,8 +126,13 @@ func (u *upstream) ruleOf(values []string) rule {
 	return caseIgnore
 }
 
-// completeRanges reads the rest of the values that Active Directory sends in portions, "member;range=0-1499".
-func (u *upstream) completeRanges(ctx context.Context, c *upstreamConn, x *ldap.Entry) error {
+// completeRanges reads the rest of the values that Active Directory sends in portions, "member;range=0-1499". What that brings is taken
+// from the budget of the search; nil: it has one of its own.
+func (u *upstream) completeRanges(ctx context.Context, c *upstreamConn, x *ldap.Entry, b *budget) error {
+	if b == nil {
+		b = new(budget)
+		*b = budget{u.pool.limits.Bytes, 0, u.pool.elements()}
+	}
 	total := 0
 	for _, a := range x.Attributes {
 		for {
@@ -140,7 +145,9 @@ func (u *upstream) completeRanges(ctx context.Context, c *upstreamConn, x *ldap.
 			}
 			asked := fmt.Sprintf("%s;range=%d-*", name, next)
 			req := &ldap.SearchRequest{BaseDN: x.DN, Scope: ldap.ScopeBaseObject, Filter: "(objectClass=*)", Attributes: []string{asked}}
-			page, err := c.search(ctx, req, u.pool.limits.Message, 1)
+			one := budget{b.bytes, 1, b.elements}
+			page, err := c.search(ctx, req, &one)
+			b.bytes, b.elements = one.bytes, one.elements
 			if err != nil {
 				return err
 			}

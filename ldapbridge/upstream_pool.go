@@ -318,7 +318,7 @@ func (p *upstreamPool) dial(ctx context.Context, u *upstreamURL) (*upstreamConn,
 	// Ours come first. Without one of its own the library could wait for ever, in its Close too.
 	c.client.SetTimeout(max(p.limits.Search, p.limits.Dial) + time.Second)
 	c.client.Start()
-	c.wire.expect(bindAllowance, 0)
+	c.wire.expect(budget{bytes: bindAllowance, elements: bindAllowance})
 	if err := c.run(ctx, func() error { return c.client.Bind(p.bindDN, p.password) }); err != nil {
 		c.close()
 		return nil, err
@@ -328,7 +328,7 @@ func (p *upstreamPool) dial(ctx context.Context, u *upstreamURL) (*upstreamConn,
 
 // put takes a connection back.
 func (p *upstreamPool) put(c *upstreamConn) {
-	c.wire.expect(0, 0)
+	c.wire.expect(budget{})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.broken || p.closed || len(p.idle) == p.limits.Connections || c.client.IsClosing() || c.wire.broken() != nil {
@@ -393,13 +393,21 @@ type upstreamPage struct {
 	cookie  []byte     // of the next page; empty: this was the last
 }
 
-// search sends one request, which may bring so many bytes and entries. Every other result code than those of upstreamPage
+// single is the budget of a search for so many entries, which are no longer together than one may be.
+func (p *upstreamPool) single(entries int) budget {
+	return budget{p.limits.Message, entries, maxWireElements}
+}
+
+// elements is how many a search may bring in all. Each takes some hundred bytes of memory until its page is done.
+func (p *upstreamPool) elements() int { return max(maxWireElements, elementsPerEntry*p.limits.Entries) }
+
+// search sends one request and takes what it brings from the budget. Every other result code than those of upstreamPage
 // is an error. req must not be used again.
-func (c *upstreamConn) search(ctx context.Context, req *ldap.SearchRequest, bytes, entries int) (upstreamPage, error) {
+func (c *upstreamConn) search(ctx context.Context, req *ldap.SearchRequest, b *budget) (upstreamPage, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.pool.limits.Search)
 	defer cancel()
 	var found *ldap.SearchResult
-	c.wire.expect(bytes, entries)
+	c.wire.expect(*b)
 	err := c.run(ctx, func() (err error) {
 		found, err = c.client.Search(req)
 		return err
@@ -407,6 +415,7 @@ func (c *upstreamConn) search(ctx context.Context, req *ldap.SearchRequest, byte
 	if c.broken {
 		return upstreamPage{}, err
 	}
+	*b = c.wire.left()
 	page := upstreamPage{}
 	if found != nil {
 		page.entries = found.Entries
@@ -453,7 +462,7 @@ var errUpstreamName = fmt.Errorf("the upstream answers with result code %d", lda
 
 // isWireError says that the upstream sent what it must not, so that asking again is of no use.
 func isWireError(err error) bool {
-	for _, e := range []error{errWireSyntax, errWireSize, errWireBytes, errWireEntries, errWireUnasked} {
+	for _, e := range []error{errWireSyntax, errWireSize, errWireBytes, errWireElements, errWireEntries, errWireUnasked} {
 		if errors.Is(err, e) {
 			return true
 		}

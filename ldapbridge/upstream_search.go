@@ -126,20 +126,18 @@ func (u *upstream) parts(ctx context.Context, q *query, attrs []string) (nodes [
 func (u *upstream) scan(ctx context.Context, q *query, p part, filter string, attrs []string, v *view, w *window) (cut, err error) {
 	l := &u.pool.limits
 	err = u.pool.do(ctx, true, func(c *upstreamConn) error {
-		left, entries := l.Bytes, l.Entries
+		left := budget{l.Bytes, l.Entries, u.pool.elements()}
 		paging := ldap.NewControlPaging(uint32(l.PageSize))
 		for first := true; ; first = false {
 			req := request(ctx, p.base, p.scope, filter, attrs)
 			req.Controls = []ldap.Control{paging}
-			page, err := c.search(ctx, req, left, entries)
+			page, err := c.search(ctx, req, &left)
 			if err != nil {
 				if !first { // entries were taken, so it must not begin again
 					return fmt.Errorf("in the middle of a search: %v", err)
 				}
 				return err
 			}
-			left -= c.wire.spent(left)
-			entries -= len(page.entries)
 			for _, x := range page.entries {
 				e, err := u.convert(x, false)
 				if err != nil {
@@ -149,7 +147,7 @@ func (u *upstream) scan(ctx context.Context, q *query, p part, filter string, at
 					continue
 				}
 				if split(x) {
-					if err := u.completeRanges(ctx, c, x); err != nil {
+					if err := u.completeRanges(ctx, c, x, &left); err != nil {
 						return err
 					}
 					if e, err = u.convert(x, true); err != nil {
@@ -167,7 +165,7 @@ func (u *upstream) scan(ctx context.Context, q *query, p part, filter string, at
 				cut = errTimeLimit
 			case page.code == sizeLimitExceeded:
 				cut = errSizeLimit
-			case len(page.cookie) > 0 && (entries <= 0 || left <= 0):
+			case len(page.cookie) > 0 && (left.entries <= 0 || left.bytes <= 0 || left.elements <= 0):
 				c.broken = true // the upstream waits for somebody to ask for the next page
 				cut = errSizeLimit
 			case len(page.cookie) > 0:

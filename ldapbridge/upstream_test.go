@@ -164,6 +164,36 @@ func TestUpstreamSearchIsBounded(t *testing.T) {
 	}
 }
 
+// Values take memory however short they are: all that a search brings are counted together, not those of an entry or of a page.
+func TestUpstreamSearchCountsValues(t *testing.T) {
+	const each = 30_000 // fewer than an entry may have
+	many := func(l *fakeLink, q fakeSearch) {
+		k := 0
+		fmt.Sscan(q.cookie, &k)
+		l.Write(append(rawEntry(q.id, fmt.Sprintf("uid=u%d,%s", k, people), append([]string{"x"}, make([]string, each)...)), rawDone(q.id, success, pagingControl(fmt.Sprint(k+1)))...))
+	}
+	u, _ := testUpstream(t, UpstreamLimits{Entries: 600, PageSize: 1}, newFakeUpstream(t, many)) // 120,000
+	if names, _, _, err := collect(t.Context(), u, readerQuery(t, scopeSubordinate, tagged(filterPresent, "uid")), 1e6); !strings.Contains(fmt.Sprint(err), errWireElements.Error()) {
+		t.Errorf("search of pages = %d entries, %v, want %v", len(names), err, errWireElements)
+	}
+	page := func(l *fakeLink, q fakeSearch) {
+		var out []byte
+		for k := range 5 {
+			out = append(out, rawEntry(q.id, fmt.Sprintf("uid=u%d,%s", k, people), append([]string{"x"}, make([]string, each)...))...)
+		}
+		l.Write(append(out, rawDone(q.id, success)...))
+	}
+	u, _ = testUpstream(t, UpstreamLimits{Entries: 600}, newFakeUpstream(t, page))
+	if names, _, _, err := collect(t.Context(), u, readerQuery(t, scopeSubordinate, tagged(filterPresent, "uid")), 1e6); !errors.Is(err, errWireElements) {
+		t.Errorf("search of one page = %d entries, %v, want %v", len(names), err, errWireElements)
+	}
+	// As much as that is in order if the admin lets searches bring more.
+	u, _ = testUpstream(t, UpstreamLimits{}, newFakeUpstream(t, page))
+	if names, _, _, err := collect(t.Context(), u, readerQuery(t, scopeSubordinate, tagged(filterPresent, "uid")), 1e6); err != nil || len(names) != 5 {
+		t.Errorf("search within the limits = %d entries, %v, want 5", len(names), err)
+	}
+}
+
 func TestUpstreamEntry(t *testing.T) {
 	photo := "\xff\xd8\x00\xff"
 	f := newFakeUpstream(t, func(l *fakeLink, q fakeSearch) {

@@ -29,14 +29,17 @@ const (
 	opSearchReference = 0x73
 	opIntermediate    = 0x79
 
-	maxWireDepth    = 12 // a SearchResultEntry has 6 levels, the paged results control 4
-	maxWireElements = 100_000
+	maxWireDepth    = 12      // a SearchResultEntry has 6 levels, the paged results control 4
+	maxWireElements = 100_000 // of one message: an entry with so many values is none of a person
+
+	elementsPerEntry = 200 // of a search, on average: fifty attributes
 )
 
 var (
 	errWireSyntax   = errors.New("the upstream sent something that is not LDAP")
 	errWireSize     = errors.New("the upstream sent a message that is too large")
 	errWireBytes    = errors.New("the upstream sent more than a search may bring")
+	errWireElements = errors.New("the upstream sent more values than a search may bring")
 	errWireEntries  = errors.New("the upstream sent more entries than a search may bring")
 	errWireNotice   = errors.New("the upstream is closing the connection")
 	errWireUnasked  = errors.New("the upstream sent something that was not asked for")
@@ -51,22 +54,28 @@ type upstreamWire struct {
 	max     int    // bytes of a message
 	pending []byte // of a message that passed
 
-	bytes, entries atomic.Int64 // that may still come
-	fault          atomic.Pointer[error]
+	bytes, entries, elements atomic.Int64 // that may still come
+	fault                    atomic.Pointer[error]
 }
 
 func newUpstreamWire(nc net.Conn, maxMessage int) *upstreamWire {
 	return &upstreamWire{Conn: nc, in: bufio.NewReader(nc), max: maxMessage}
 }
 
-// expect sets the budget of the next operation. Without one nothing may come.
-func (w *upstreamWire) expect(bytes, entries int) {
-	w.entries.Store(int64(entries))
-	w.bytes.Store(int64(bytes))
+// budget is what may come in an operation: all the requests of a search together.
+type budget struct{ bytes, entries, elements int }
+
+// expect sets the budget of the next request. Without one nothing may come.
+func (w *upstreamWire) expect(b budget) {
+	w.entries.Store(int64(b.entries))
+	w.elements.Store(int64(b.elements))
+	w.bytes.Store(int64(b.bytes))
 }
 
-// spent returns how much of a budget of so many bytes was used.
-func (w *upstreamWire) spent(budget int) int { return budget - int(w.bytes.Load()) }
+// left returns what the last request has left of its budget.
+func (w *upstreamWire) left() budget {
+	return budget{int(w.bytes.Load()), int(w.entries.Load()), int(w.elements.Load())}
+}
 
 // broken returns why the wire was cut, or nil.
 func (w *upstreamWire) broken() error {
@@ -149,6 +158,9 @@ func (w *upstreamWire) check(message []byte) (pass bool, err error) {
 	case opBindResponse, opSearchDone, opSearchEntry:
 		if err := countElements(body, 1, &elements); err != nil {
 			return false, err
+		}
+		if w.elements.Add(-int64(elements)) < 0 {
+			return false, errWireElements
 		}
 		if op == opSearchEntry && w.entries.Add(-1) < 0 {
 			return false, errWireEntries

@@ -89,6 +89,9 @@ func (f *frontEnd) address() string {
 	return f.listener.Addr().Network() + ":" + f.listener.Addr().String() // with the port that was chosen
 }
 
+// turns are those of searches on all listeners, which share the cores.
+var turns = ldapbridge.NewTurns(0)
+
 // specs lists the listeners of a configuration.
 func specs(cfg *config.Config) []spec {
 	var all []spec
@@ -114,6 +117,7 @@ func specs(cfg *config.Config) []spec {
 				},
 				Upstream: upstream(c.Upstream), BaseDN: c.BaseDN, Service: c.Service, TLS: tls, LDAPS: c.TLS.Mode == "ldaps",
 				RequireTLS: c.TLS.Mode != "" && !c.AllowPlaintext, TrustLoopback: !c.TLS.Always,
+				Turns: turns,
 			}, a, dir, log)
 			if err != nil {
 				return built{}, err

@@ -510,6 +510,28 @@ func TestLDAPHostile(t *testing.T) {
 		t.Logf("%d of them were cut off %v after the last one asked", slow, time.Since(began).Round(time.Millisecond))
 	})
 
+	// A reader's secret, and filters of as many parts as there may be, each to be looked at for everybody.
+	h.attack(t, "searches that take long", true, func(t *testing.T) {
+		const each, sources = 32, 4
+		var parts []byte
+		for i := range 500 {
+			parts = append(parts, harness.BER(0xa3, ldapString("memberOf"), ldapString(fmt.Sprintf("cn=group%d,ou=groups,%s", i, harness.BaseDN)))...)
+		}
+		costly := ldapMessage(2, ldapSearch("ou=people,"+harness.BaseDN, 1, harness.BER(0xa2, harness.BER(0xa1, parts, harness.BER(0x87, []byte("uid"))))))
+		var conns []net.Conn
+		for i := range each * sources {
+			nc := dial(t, h.LDAP, 80+i%sources)
+			defer nc.Close()
+			bound(t, nc, h.readerName, h.reader)
+			nc.Write(costly)
+			conns = append(conns, nc)
+		}
+		harness.Poll(5*time.Second, func() bool { return false })
+		for _, nc := range conns {
+			nc.Close()
+		}
+	})
+
 	// Whoever has enough addresses can take every place of a listener. The places are for those who come to log in: load beside the
 	// attack, on new connections, must go on.
 	for name, say := range map[string][]byte{"in silence": nil, "with half a PDU": ldapMessage(1, ldapBind("", "x"))[:9], "after an anonymous bind": ldapMessage(1, ldapBind("", ""))} {
