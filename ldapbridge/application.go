@@ -144,6 +144,29 @@ func (g groupGate) Admits(ctx context.Context, login string) (bool, error) {
 	return g.src.member(ctx, g.group, login)
 }
 
+// MissingGroups returns those of the applications whose group does not exist, by name: nobody can log in to them. An error means that it
+// is not known.
+func (s *Server) MissingGroups(ctx context.Context) (map[string]bool, error) {
+	missing, asked := map[string]bool{}, map[string]bool{}
+	for _, app := range s.apps {
+		if app.Group == "" {
+			continue
+		}
+		has, known := asked[app.Group]
+		if !known {
+			var err error
+			if has, err = s.src.hasGroup(ctx, app.Group); err != nil {
+				return nil, fmt.Errorf("looking for the group %q: %w", app.Group, err)
+			}
+			asked[app.Group] = has
+		}
+		if !has {
+			missing[app.Name] = true
+		}
+	}
+	return missing, nil
+}
+
 // suffix returns the name of what a client that bound below the application takes for the suffix.
 func (s *Server) suffix(app *application) string {
 	if app != nil {

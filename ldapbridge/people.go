@@ -70,6 +70,11 @@ func (p *peopleSource) member(ctx context.Context, group, login string) (bool, e
 	return acct.Login == login && slices.Contains(acct.Groups, group), nil
 }
 
+func (p *peopleSource) hasGroup(ctx context.Context, name string) (bool, error) {
+	groups, err := p.findGroups(ctx, auth.GroupKey{Name: name})
+	return len(groups) > 0, err
+}
+
 func (p *peopleSource) entry(ctx context.Context, q *query, name *dn) (*entry, error) {
 	for _, e := range p.containers {
 		if name.equal(e.dn) {

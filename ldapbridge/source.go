@@ -39,6 +39,9 @@ type source interface {
 	// member says whether the account with this canonical login is in the group. A group that does not exist has no
 	// members.
 	member(ctx context.Context, group, login string) (bool, error)
+
+	// hasGroup says whether there is a group of this name.
+	hasGroup(ctx context.Context, name string) (bool, error)
 }
 
 var (

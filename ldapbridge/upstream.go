@@ -297,21 +297,36 @@ func (u *upstream) member(ctx context.Context, group, login string) (bool, error
 	if err != nil {
 		return false, err
 	}
-	named := forwarded{op: filterEqual, attr: u.groupName, value: []byte(group)}
-	groups, err := u.find(ctx, both(u.group, string(named.append(nil))), []string{u.groupName}, 2)
-	switch {
-	case err != nil:
+	found, err := u.groupNamed(ctx, group)
+	if err != nil || found == nil {
 		return false, err
-	case len(groups) == 0:
-		return false, nil
-	case len(groups) > 1:
-		return false, fmt.Errorf("several groups of the upstream are named %q", group)
 	}
-	_, err = u.read(ctx, groups[0].dn, u.hasMember(user.name, login), []string{"1.1"})
+	_, err = u.read(ctx, found.dn, u.hasMember(user.name, login), []string{"1.1"})
 	if errors.Is(err, errNoEntry) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// groupNamed finds the one group of this name, nil if there is none.
+func (u *upstream) groupNamed(ctx context.Context, name string) (*entry, error) {
+	named := forwarded{op: filterEqual, attr: u.groupName, value: []byte(name)}
+	groups, err := u.find(ctx, both(u.group, string(named.append(nil))), []string{u.groupName}, 2)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(groups) == 0:
+		return nil, nil
+	case len(groups) > 1:
+		return nil, fmt.Errorf("several groups of the upstream are named %q", name)
+	}
+	return groups[0], nil
+}
+
+// hasGroup implements [source].
+func (u *upstream) hasGroup(ctx context.Context, name string) (bool, error) {
+	g, err := u.groupNamed(ctx, name)
+	return g != nil, err
 }
 
 // hasMember is a filter for groups that have this member.

@@ -22,6 +22,7 @@ func (a *app) statusCommand() *cobra.Command {
 				return err
 			}
 			err = a.print(s, func() {
+				missing := ""
 				t := a.table()
 				t.row("daemon", fmt.Sprintf("version %s, up %s", s.Version, time.Since(s.Started).Round(time.Second)))
 				kind := "external"
@@ -45,6 +46,15 @@ func (a *app) statusCommand() *cobra.Command {
 							t.row("", "THE NEW CERTIFICATE CANNOT BE USED: "+l.TLS.Error)
 						}
 					}
+					for _, app := range l.Applications {
+						if app.GroupMissing {
+							t.row("", fmt.Sprintf("NOBODY CAN LOG IN TO %s: there is no group %s", app.Name, app.Group))
+							missing = app.Group
+						}
+					}
+				}
+				if n := s.Directory; n.Finds > 0 {
+					t.row("directory", fmt.Sprintf("%d finds in %d queries", n.Finds, n.Queries))
 				}
 				t.row("second factor", secondFactor(s.Enrolment))
 				if s.Enrolment.Error != "" {
@@ -54,6 +64,9 @@ func (a *app) statusCommand() *cobra.Command {
 				t.row("logins", fmt.Sprintf("%d accepted, %d rejected, %d undecided", c.OK, c.Fail, c.Undecided))
 				t.row("slow hashes", fmt.Sprintf("%d computed, %d waiting", c.Argon2, c.Waiting))
 				t.print()
+				if missing != "" {
+					fmt.Fprintf(a.err, "hint: valetkey group add %s; or name another group in the configuration (behind an upstream directory the group is made there)\n", missing)
+				}
 			})
 			if err == nil && !s.Database.Reachable {
 				return outcomeError{exitUnreachable}

@@ -43,6 +43,7 @@ type daemon struct {
 	enrol    *enrolment
 	service  atomic.Pointer[admin.Service] // nil until the database is known
 	unknown  atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
+	gates    gates
 
 	admin    *admin.Server
 	failed   chan error // the daemon cannot go on
@@ -141,7 +142,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	d := &daemon{
 		store: liveStore{known: make(chan struct{})},
 		flags: flags, log: log, level: level, started: time.Now(), cfg: cfg, cancel: cancel,
-		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0), certs: newCertificates(ctx, log),
+		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0), certs: newCertificates(ctx, log), gates: newGates(),
 	}
 	defer func() {
 		if err != nil {
@@ -270,6 +271,7 @@ func (d *daemon) openDatabase(ctx context.Context, cfg *config.Config) {
 		wait = min(2*wait, lastRetry)
 	}
 	d.log.Info("ready", "database", databaseKind(cfg), "took", time.Since(d.started))
+	go d.watchGates(ctx)
 }
 
 func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store, pepperFile string) error {
@@ -379,6 +381,7 @@ func (d *daemon) reload() {
 	d.certs.reload()
 	d.reloadFrontEnds(cfg)
 	d.certs.keep(cfg)
+	d.gates.look()
 	d.log.Info("reloaded")
 }
 
@@ -488,6 +491,10 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	st := d.store.Load()
+	if st != nil {
+		n := st.Directory().Stats()
+		s.Directory = admin.Directory{Finds: n.Finds, Queries: n.Batches}
+	}
 	if st == nil {
 		s.Database.Error = errNoStore.Error()
 		return s
@@ -500,6 +507,9 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	}
 	s.Database.Reachable, s.Database.Version, s.Database.Schema = true, db.ServerVersion, db.Schema
 	s.Database.Target, s.Database.Clock = db.Target, db.ClockOffset.Round(time.Millisecond).String()
+	for i, f := range frontEnds {
+		s.Listeners[i].Applications = d.gates.view(ctx, f)
+	}
 	return s
 }
 

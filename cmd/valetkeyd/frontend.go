@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/admin"
@@ -31,6 +32,8 @@ type built struct {
 	server
 	connections func() int64
 	upstream    admin.Upstream // nil: none
+
+	missingGroups func(context.Context) (map[string]bool, error) // by application; nil: the front end has none
 }
 
 // spec says what one listener is to be.
@@ -123,6 +126,9 @@ func specs(cfg *config.Config) []spec {
 				return built{}, err
 			}
 			b := built{server: s, connections: func() int64 { return int64(s.Stats().Connections) }}
+			if slices.ContainsFunc(c.Applications, func(a config.Application) bool { return a.Group != "" }) {
+				b.missingGroups = s.MissingGroups
+			}
 			if c.Upstream != nil {
 				b.upstream = s
 			}

@@ -172,6 +172,13 @@ type Status struct {
 	Implied   bool          `json:"implied,omitempty"` // the listeners are there because the file names none
 	Enrolment Plugin        `json:"enrolment"`
 	Counters  auth.Counters `json:"counters"`
+	Directory Directory     `json:"directory"`
+}
+
+// Directory counts searches in our own people and groups, since the start.
+type Directory struct {
+	Finds   uint64 `json:"finds"`   // by login, attribute or the like, which share queries
+	Queries uint64 `json:"queries"` // that they shared
 }
 
 // Database is the state of the database as this daemon sees it.
@@ -211,6 +218,8 @@ type Application struct {
 	Name    string `json:"name"`
 	Service string `json:"service"`
 	Group   string `json:"group,omitempty"` // whose members may log in; empty: everybody
+
+	GroupMissing bool `json:"group_missing,omitempty"` // there is no such group: nobody can log in
 }
 
 // TLS is how the connections of a listener are protected.
