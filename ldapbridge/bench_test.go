@@ -145,7 +145,7 @@ type oneAccount struct {
 	found []auth.Account
 }
 
-func (d oneAccount) FindAccounts(context.Context, []auth.AccountKey, int) ([]auth.Account, error) {
+func (d oneAccount) FindAccounts(context.Context, []auth.AccountKey, int, auth.Parts) ([]auth.Account, error) {
 	return d.found, nil
 }
 

@@ -25,11 +25,11 @@ type Directory interface {
 	// is none; any other error means that nothing is known.
 	Entry(ctx context.Context, login string) (auth.Account, error)
 	// FindAccounts reads the accounts that one of the keys selects, each once, by canonical login, byte by byte; the first ones if
-	// there are more than limit, which is 5,000 at most.
-	FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error)
+	// there are more than limit, which is 5,000 at most. Only the parts that are asked for need be there.
+	FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error)
 	// Accounts reads people, not readers, by canonical login, byte by byte, beginning after the given one. limit is 500 at most. A
 	// page shorter than the limit is the last.
-	Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error)
+	Accounts(ctx context.Context, after string, limit int, parts auth.Parts) ([]auth.Account, error)
 	// FindGroups and Groups are the same for groups and their names, 10 at a time. The members are those that are enabled.
 	FindGroups(ctx context.Context, keys []auth.GroupKey, limit int) ([]auth.Group, error)
 	Groups(ctx context.Context, after string, limit int) ([]auth.Group, error)

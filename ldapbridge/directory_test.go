@@ -852,10 +852,10 @@ func askPipe(t *testing.T, nc net.Conn, request []byte) reply {
 // slowDirectory takes 0.9 s for every read.
 type slowDirectory struct{ *memDirectory }
 
-func (d slowDirectory) Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error) {
+func (d slowDirectory) Accounts(ctx context.Context, after string, limit int, parts auth.Parts) ([]auth.Account, error) {
 	select {
 	case <-time.After(900 * time.Millisecond):
-		return d.memDirectory.Accounts(ctx, after, limit)
+		return d.memDirectory.Accounts(ctx, after, limit, parts)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -99,11 +99,11 @@ func (fakeDirectory) Entry(_ context.Context, login string) (auth.Account, error
 	}
 	return fakePeople.Entry(context.TODO(), login)
 }
-func (fakeDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
-	return fakePeople.FindAccounts(context.TODO(), keys, limit)
+func (fakeDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error) {
+	return fakePeople.FindAccounts(context.TODO(), keys, limit, parts)
 }
-func (fakeDirectory) Accounts(_ context.Context, after string, limit int) ([]auth.Account, error) {
-	return fakePeople.Accounts(context.TODO(), after, limit)
+func (fakeDirectory) Accounts(_ context.Context, after string, limit int, parts auth.Parts) ([]auth.Account, error) {
+	return fakePeople.Accounts(context.TODO(), after, limit, parts)
 }
 func (fakeDirectory) FindGroups(_ context.Context, keys []auth.GroupKey, limit int) ([]auth.Group, error) {
 	if slices.Contains(keys, auth.GroupKey{Member: "sick"}) {
@@ -172,7 +172,7 @@ func (m *memDirectory) Entry(_ context.Context, login string) (auth.Account, err
 	return auth.Account{}, auth.ErrNoAccount
 }
 
-func (m *memDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
+func (m *memDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error) {
 	m.note("find", keys)
 	var found []auth.Account
 	for _, a := range m.accounts {
@@ -192,23 +192,37 @@ func (m *memDirectory) FindAccounts(_ context.Context, keys []auth.AccountKey, l
 			}
 			return auth.SearchKey("displayName", a.DisplayName) == k.Search
 		}) {
-			found = append(found, a)
+			found = append(found, only(a, parts))
 		}
 	}
 	slices.SortFunc(found, func(a, b auth.Account) int { return strings.Compare(a.Login, b.Login) })
 	return found[:min(limit, len(found))], nil
 }
 
-func (m *memDirectory) Accounts(_ context.Context, after string, limit int) ([]auth.Account, error) {
+func (m *memDirectory) Accounts(_ context.Context, after string, limit int, parts auth.Parts) ([]auth.Account, error) {
 	m.note("list", after, limit)
 	var found []auth.Account
 	for _, a := range m.accounts {
 		if a.Login > after && a.Kind == auth.Person {
-			found = append(found, a)
+			found = append(found, only(a, parts))
 		}
 	}
 	slices.SortFunc(found, func(a, b auth.Account) int { return strings.Compare(a.Login, b.Login) })
 	return found[:min(limit, len(found))], nil
+}
+
+// only leaves out what was not asked for.
+func only(a auth.Account, parts auth.Parts) auth.Account {
+	if parts&auth.PartAliases == 0 {
+		a.Aliases = nil
+	}
+	if parts&auth.PartGroups == 0 {
+		a.Groups = nil
+	}
+	if parts&auth.PartUserdb == 0 {
+		a.Userdb = nil
+	}
+	return a
 }
 
 func (m *memDirectory) FindGroups(_ context.Context, keys []auth.GroupKey, limit int) ([]auth.Group, error) {

@@ -314,7 +314,7 @@ func FuzzFilter(f *testing.F) {
 		}
 		got := e.match(in, l)
 		if x := p.personPlanner(q).filter(in); x.bounded && got == isTrue {
-			if found, _ := fakePeople.FindAccounts(t.Context(), x.keys, 100); !slices.ContainsFunc(found, func(a auth.Account) bool { return a.ID == acct.ID }) {
+			if found, _ := fakePeople.FindAccounts(t.Context(), x.keys, 100, auth.AllParts); !slices.ContainsFunc(found, func(a auth.Account) bool { return a.ID == acct.ID }) {
 				t.Fatalf("the filter is true for alice and planned as %+v", x.keys)
 			}
 		}

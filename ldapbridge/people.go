@@ -115,10 +115,10 @@ func (p *peopleSource) findGroups(ctx context.Context, keys ...auth.GroupKey) ([
 	return p.dir.FindGroups(ctx, keys, len(keys))
 }
 
-func (p *peopleSource) findAccounts(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
+func (p *peopleSource) findAccounts(ctx context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	return p.dir.FindAccounts(ctx, keys, limit)
+	return p.dir.FindAccounts(ctx, keys, limit, parts)
 }
 
 // person reads the entry of the account that goes by this login. For anybody but a reader it reads the own account, whatever the
@@ -208,6 +208,13 @@ func (p *peopleSource) searchPeople(ctx context.Context, q *query, after string,
 	give := func(a *auth.Account) bool {
 		return a.Login <= after || !listed(a) || yield(p.srv.personEntry(a), string(atPeople)+a.Login)
 	}
+	var parts auth.Parts // an entry shows neither aliases nor userdb fields
+	if q.wants(typeMemberOf) {
+		parts = auth.PartGroups
+	}
+	list := func(ctx context.Context, after string, limit int) ([]auth.Account, error) {
+		return p.dir.Accounts(ctx, after, limit, parts)
+	}
 	plan := p.personPlanner(q).filter(q.filter)
 	switch {
 	case plan.bounded && len(plan.keys) == 0:
@@ -219,10 +226,10 @@ func (p *peopleSource) searchPeople(ctx context.Context, q *query, after string,
 		}
 		return err == nil && give(acct), err
 	case !plan.bounded:
-		return scan(ctx, p, after, peoplePage, q.limit, p.dir.Accounts, accountName, give)
+		return scan(ctx, p, after, peoplePage, q.limit, list, accountName, give)
 	}
 	for limit := firstPage; ; limit = maxFound {
-		found, err := p.findAccounts(ctx, plan.keys, limit)
+		found, err := p.findAccounts(ctx, plan.keys, limit, parts)
 		if err != nil {
 			return false, err
 		}
@@ -238,7 +245,7 @@ func (p *peopleSource) searchPeople(ctx context.Context, q *query, after string,
 			return true, nil
 		}
 		after = max(after, found[len(found)-1].Login)
-		return scan(ctx, p, after, peoplePage, 0, p.dir.Accounts, accountName, give)
+		return scan(ctx, p, after, peoplePage, 0, list, accountName, give)
 	}
 }
 
@@ -304,7 +311,7 @@ func (p *peopleSource) groupNames(ctx context.Context, keys []auth.GroupKey) (na
 		}
 	}
 	if len(members) > 0 {
-		found, err := p.findAccounts(ctx, members, len(members))
+		found, err := p.findAccounts(ctx, members, len(members), auth.PartGroups)
 		if err != nil {
 			return nil, err
 		}

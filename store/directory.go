@@ -85,9 +85,23 @@ type DirectoryStats struct {
 // Stats returns the counters.
 func (d *Directory) Stats() DirectoryStats { return DirectoryStats{d.calls.Load(), d.batches.Load()} }
 
-const entryColumns = `a.id, a.uuid::text, a.login, a.display_name, a.enabled, a.attributes, a.userdb, a.created_at, a.modified_at,
-	ARRAY(SELECT l.login FROM logins l WHERE l.account_id = a.id AND l.login <> a.login ORDER BY l.login),
-	ARRAY(SELECT g.name FROM group_members m JOIN groups g ON g.id = m.group_id WHERE m.account_id = a.id ORDER BY g.name)`
+const (
+	aliasList = "ARRAY(SELECT l.login FROM logins l WHERE l.account_id = a.id AND l.login <> a.login ORDER BY l.login)"
+	groupList = "ARRAY(SELECT g.name FROM group_members m JOIN groups g ON g.id = m.group_id WHERE m.account_id = a.id ORDER BY g.name)"
+
+	entryColumns = `a.id, a.uuid::text, a.login, a.display_name, a.enabled, a.attributes, a.userdb, a.created_at, a.modified_at,
+	` + aliasList + `,
+	` + groupList
+)
+
+// partColumns are entryColumns with the parts (auth.Parts) that an expression names, others empty. A CASE does not run what it does not need.
+func partColumns(parts string) string {
+	part := func(bit auth.Parts, column, none string) string {
+		return fmt.Sprintf("CASE WHEN %s & %d <> 0 THEN %s ELSE %s END", parts, bit, column, none)
+	}
+	return `a.id, a.uuid::text, a.login, a.display_name, a.enabled, a.attributes, ` + part(auth.PartUserdb, "a.userdb", "'{}'") + `, a.created_at, a.modified_at,
+	` + part(auth.PartAliases, aliasList, "'{}'") + ",\n\t" + part(auth.PartGroups, groupList, "'{}'")
+}
 
 // Kinds of keys in findSQL.
 const (
@@ -97,53 +111,54 @@ const (
 	byGroup
 )
 
-// findSQL answers a whole batch: $1..$4 hold one element for each key: the number of the find, the kind, the key, how many
-// accounts the find wants. An arm takes no more than those, the first by login, wherever its index can tell which they are.
+// findSQL answers a whole batch: $1..$5 hold one element for each key: the number of the find, the kind, the key, how many
+// accounts the find wants, and which parts of them. An arm takes no more than those, the first by login, wherever its index can tell which they are.
 //
 // The third arm is for accounts whose search keys are still to be made (see search_key.go): they may be meant.
-const findSQL = `
+var findSQL = `
 WITH q AS MATERIALIZED (
-	SELECT * FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[]) AS q (i, kind, key, most)
+	SELECT * FROM unnest($1::integer[], $2::integer[], $3::text[], $4::integer[], $5::integer[]) AS q (i, kind, key, most, parts)
 ), found AS (
-	SELECT q.i, q.most, a.login FROM q JOIN logins l ON l.login = q.key JOIN accounts a ON a.id = l.account_id
+	SELECT q.i, q.most, q.parts, a.login FROM q JOIN logins l ON l.login = q.key JOIN accounts a ON a.id = l.account_id
 	WHERE q.kind = 1 AND a.kind = 'person'
 	UNION ALL
-	SELECT q.i, q.most, k.login FROM q CROSS JOIN LATERAL
+	SELECT q.i, q.most, q.parts, k.login FROM q CROSS JOIN LATERAL
 		(SELECT s.login FROM search_keys s WHERE s.key = q.key ORDER BY s.login LIMIT q.most) k
 	WHERE q.kind = 2
 	UNION ALL
-	SELECT q.i, q.most, k.login FROM q CROSS JOIN LATERAL
+	SELECT q.i, q.most, q.parts, k.login FROM q CROSS JOIN LATERAL
 		(SELECT u.login FROM accounts u WHERE u.keyed < 1 AND u.kind = 'person' ORDER BY u.login LIMIT q.most) k
 	WHERE q.kind = 2
 	UNION ALL
-	SELECT q.i, q.most, a.login FROM q JOIN accounts a ON a.uuid = CASE WHEN q.kind = 3 THEN q.key::uuid END
+	SELECT q.i, q.most, q.parts, a.login FROM q JOIN accounts a ON a.uuid = CASE WHEN q.kind = 3 THEN q.key::uuid END
 	WHERE a.kind = 'person'
 	UNION ALL
-	SELECT q.i, q.most, a.login FROM q JOIN groups g ON g.name = q.key JOIN group_members m ON m.group_id = g.id
+	SELECT q.i, q.most, q.parts, a.login FROM q JOIN groups g ON g.name = q.key JOIN group_members m ON m.group_id = g.id
 		JOIN accounts a ON a.id = m.account_id
 	WHERE q.kind = 4
 )
-SELECT r.i, a.keyed < 1, ` + entryColumns + `
-FROM (SELECT DISTINCT i, login, most, dense_rank() OVER (PARTITION BY i ORDER BY login) AS n FROM found) r
+SELECT r.i, a.keyed < 1, ` + partColumns("r.parts") + `
+FROM (SELECT DISTINCT i, login, most, parts, dense_rank() OVER (PARTITION BY i ORDER BY login) AS n FROM found) r
 JOIN accounts a ON a.login = r.login
 WHERE r.n <= r.most
 ORDER BY r.i, a.login`
 
-// findLoginsSQL is findSQL for a batch of logins alone, which most are, in two thirds of the time. $1 and $2 hold the number of the
-// find and the login. Of an account that goes by several of them there are as many rows.
-const findLoginsSQL = "SELECT q.i, a.keyed < 1, " + entryColumns + `
-FROM unnest($1::integer[], $2::text[]) AS q (i, login)
+// findLoginsSQL is findSQL for a batch of logins alone, which most are, in two thirds of the time. $1..$3 hold the number of the
+// find, the login, and which parts. Of an account that goes by several of them there are as many rows.
+var findLoginsSQL = "SELECT q.i, a.keyed < 1, " + partColumns("q.parts") + `
+FROM unnest($1::integer[], $2::text[], $3::integer[]) AS q (i, login, parts)
 JOIN logins l ON l.login = q.login
 JOIN accounts a ON a.id = l.account_id
 WHERE a.kind = 'person'`
 
-const listPeopleSQL = "SELECT 1, false, " + entryColumns + " FROM accounts a WHERE a.login > $1 AND a.kind = 'person' ORDER BY a.login LIMIT $2"
+var listPeopleSQL = "SELECT 1, false, " + partColumns("$3::integer") + " FROM accounts a WHERE a.login > $1 AND a.kind = 'person' ORDER BY a.login LIMIT $2"
 
 // find is one call of FindAccounts. A caller that gives up leaves it behind.
 type find struct {
 	kinds    []int32
 	keys     []string
 	limit    int
+	parts    auth.Parts
 	accounts []auth.Account
 	err      error
 	done     chan struct{}
@@ -158,8 +173,8 @@ func storable(s string, most int) bool {
 	return s != "" && len(s) <= most && strings.IndexByte(s, 0) < 0 && utf8.ValidString(s)
 }
 
-func newFind(keys []auth.AccountKey, limit int) *find {
-	f := &find{limit: limit, done: make(chan struct{})}
+func newFind(keys []auth.AccountKey, limit int, parts auth.Parts) *find {
+	f := &find{limit: limit, parts: parts, done: make(chan struct{})}
 	for _, k := range keys {
 		kind, key := int32(0), ""
 		switch {
@@ -182,7 +197,7 @@ func newFind(keys []auth.AccountKey, limit int) *find {
 // Entry reads the person who goes by a normalised login, canonical or alias. [auth.ErrNoAccount] means that there is none, or
 // a reader.
 func (d *Directory) Entry(ctx context.Context, login string) (auth.Account, error) {
-	found, err := d.FindAccounts(ctx, []auth.AccountKey{{Login: login}}, 1)
+	found, err := d.FindAccounts(ctx, []auth.AccountKey{{Login: login}}, 1, auth.AllParts)
 	if err != nil {
 		return auth.Account{}, err
 	}
@@ -194,11 +209,11 @@ func (d *Directory) Entry(ctx context.Context, login string) (auth.Account, erro
 
 // FindAccounts reads the people that one of the keys selects, by canonical login, byte by byte, each once; the first ones if
 // there are more than limit, which is at most 10,000. By search keys it may find others too, while keys are still to be made: compare
-// again.
+// again. Of the accounts those parts are read that are asked for.
 //
 // Small calls that arrive while queries are under way share the next one. [auth.ErrOverloaded] means that too many wait.
-func (d *Directory) FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
-	f := newFind(keys, limit)
+func (d *Directory) FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error) {
+	f := newFind(keys, limit, parts)
 	switch {
 	case limit < 1 || limit > maxFound:
 		return nil, fmt.Errorf("find accounts: the limit is %d", limit)
@@ -324,13 +339,14 @@ func (d *Directory) take() []*find {
 
 // query answers the finds of a batch.
 func (d *Directory) query(ctx context.Context, batch []*find) error {
-	var index, kind, most []int32
+	var index, kind, most, parts []int32
 	var keys []string
 	logins := true
 	for i, f := range batch {
 		f.accounts, f.err = nil, nil
 		for j := range f.keys {
 			index, kind, keys, most = append(index, int32(i)), append(kind, f.kinds[j]), append(keys, f.keys[j]), append(most, int32(f.limit))
+			parts = append(parts, int32(f.parts))
 			logins = logins && f.kinds[j] == byLogin
 		}
 	}
@@ -342,9 +358,9 @@ func (d *Directory) query(ctx context.Context, batch []*find) error {
 		return nil
 	}
 	if !logins {
-		return d.read(ctx, findSQL, give, pq.Array(index), pq.Array(kind), pq.Array(keys), pq.Array(most))
+		return d.read(ctx, findSQL, give, pq.Array(index), pq.Array(kind), pq.Array(keys), pq.Array(most), pq.Array(parts))
 	}
-	err := d.read(ctx, findLoginsSQL, give, pq.Array(index), pq.Array(keys))
+	err := d.read(ctx, findLoginsSQL, give, pq.Array(index), pq.Array(keys), pq.Array(parts))
 	for _, f := range batch {
 		slices.SortFunc(f.accounts, func(a, b auth.Account) int { return strings.Compare(a.Login, b.Login) })
 		f.accounts = slices.CompactFunc(f.accounts, func(a, b auth.Account) bool { return a.ID == b.ID })
@@ -354,8 +370,8 @@ func (d *Directory) query(ctx context.Context, batch []*find) error {
 }
 
 // Accounts lists people by canonical login, byte by byte, beginning after the given one ("" for the first page). limit is at most
-// 1000. A page shorter than the limit is the last.
-func (d *Directory) Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error) {
+// 1000. A page shorter than the limit is the last. Of the accounts those parts are read that are asked for.
+func (d *Directory) Accounts(ctx context.Context, after string, limit int, parts auth.Parts) ([]auth.Account, error) {
 	if limit < 1 || limit > maxEntries {
 		return nil, fmt.Errorf("list accounts: the limit is %d", limit)
 	}
@@ -364,7 +380,7 @@ func (d *Directory) Accounts(ctx context.Context, after string, limit int) ([]au
 	var list []auth.Account
 	err := d.turn(ctx, true, func() error {
 		return d.read(ctx, listPeopleSQL, func(_ int, a auth.Account) error { list = append(list, a); return nil },
-			after, limit)
+			after, limit, int(parts))
 	})
 	return list, failed("list accounts", err)
 }

@@ -48,12 +48,12 @@ func BenchmarkFindAccounts(b *testing.B) {
 			return auth.AccountKey{Search: auth.SearchKey("mail", fmt.Sprintf("user%d@example.org", i))}
 		}},
 	} {
-		one := func(find func(context.Context, []auth.AccountKey, int) ([]auth.Account, error)) func(b *testing.B) {
+		one := func(find func(context.Context, []auth.AccountKey, int, auth.Parts) ([]auth.Account, error), parts auth.Parts) func(b *testing.B) {
 			return func(b *testing.B) {
 				b.SetParallelism(32) // times 2 cores: 64 callers
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
-						found, err := find(b.Context(), []auth.AccountKey{key.make(1 + rand.IntN(n))}, 32)
+						found, err := find(b.Context(), []auth.AccountKey{key.make(1 + rand.IntN(n))}, 32, parts)
 						if err != nil || len(found) != 1 {
 							b.Errorf("FindAccounts = %d, %v", len(found), err)
 							return
@@ -62,23 +62,26 @@ func BenchmarkFindAccounts(b *testing.B) {
 				})
 			}
 		}
-		b.Run(key.name+"/shared", one(d.FindAccounts))
-		b.Run(key.name+"/alone", one(store.FindAlone(d)))
+		b.Run(key.name+"/shared", one(d.FindAccounts, 0))
+		b.Run(key.name+"/shared, all parts", one(d.FindAccounts, auth.AllParts))
+		b.Run(key.name+"/alone", one(store.FindAlone(d), 0))
 	}
 	b.Run("common value", func(b *testing.B) {
 		for b.Loop() {
-			if found, err := d.FindAccounts(b.Context(), []auth.AccountKey{{Search: "l=bern"}}, 32); err != nil || len(found) != 32 {
+			if found, err := d.FindAccounts(b.Context(), []auth.AccountKey{{Search: "l=bern"}}, 32, auth.AllParts); err != nil || len(found) != 32 {
 				b.Fatalf("FindAccounts = %d, %v", len(found), err)
 			}
 		}
 	})
 	for _, part := range []int{0, n / 2, n - 501} {
-		b.Run(fmt.Sprintf("page of 500 after %d", part), func(b *testing.B) {
-			for b.Loop() {
-				if page, err := d.Accounts(b.Context(), fmt.Sprintf("user%07d", part), 500); err != nil || len(page) != 500 {
-					b.Fatalf("Accounts = %d, %v", len(page), err)
+		for name, parts := range map[string]auth.Parts{"": 0, ", all parts": auth.AllParts} {
+			b.Run(fmt.Sprintf("page of 500 after %d%s", part, name), func(b *testing.B) {
+				for b.Loop() {
+					if page, err := d.Accounts(b.Context(), fmt.Sprintf("user%07d", part), 500, parts); err != nil || len(page) != 500 {
+						b.Fatalf("Accounts = %d, %v", len(page), err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }

@@ -132,14 +132,14 @@ func TestFindAccounts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := d.FindAccounts(t.Context(), tt.keys, tt.limit)
+			got, err := d.FindAccounts(t.Context(), tt.keys, tt.limit, auth.AllParts)
 			if err != nil || logins(got) != tt.want {
 				t.Errorf("FindAccounts(%v, %d) = %q, %v, want %q", tt.keys, tt.limit, logins(got), err, tt.want)
 			}
 		})
 	}
 	for _, limit := range []int{0, -1, 1_000_000} {
-		if got, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Login: "bob"}}, limit); err == nil {
+		if got, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Login: "bob"}}, limit, auth.AllParts); err == nil {
 			t.Errorf("FindAccounts with limit %d = %v, nil, want an error", limit, got)
 		}
 	}
@@ -171,13 +171,64 @@ func TestEntry(t *testing.T) {
 	}
 }
 
+// What was not asked for is not read, and callers that share a query get what each asked for.
+func TestParts(t *testing.T) {
+	s, _, all := town(t)
+	d := s.Directory()
+	whole := all["alice"]
+	whole.Groups = []string{"staff"}
+	want := func(parts auth.Parts) auth.Account {
+		a := whole
+		if parts&auth.PartAliases == 0 {
+			a.Aliases = []string{}
+		}
+		if parts&auth.PartGroups == 0 {
+			a.Groups = []string{}
+		}
+		if parts&auth.PartUserdb == 0 {
+			a.Userdb = map[string]string{}
+		}
+		return a
+	}
+	if len(whole.Aliases) == 0 || len(whole.Userdb) == 0 {
+		t.Fatalf("%+v has nothing to leave out", whole)
+	}
+	check := func(name string, found []auth.Account, err error, parts auth.Parts) {
+		t.Helper()
+		i := slices.IndexFunc(found, func(a auth.Account) bool { return a.Login == "alice" })
+		if err != nil || i < 0 {
+			t.Errorf("%s, parts %b: %q, %v, want alice among them", name, parts, logins(found), err)
+			return
+		}
+		if diff := cmp.Diff(want(parts), found[i], cmpopts.IgnoreFields(auth.Account{}, "ModifiedAt"), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s, parts %b (-want +got):\n%s", name, parts, diff)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 20 { // at once, so that they share queries
+		for parts := range auth.AllParts + 1 {
+			for name, key := range map[string]auth.AccountKey{"login": {Login: "alice"}, "key": {Search: auth.SearchKey("mail", "alice@example.org")}, "group": {Group: "staff"}} {
+				wg.Go(func() {
+					found, err := d.FindAccounts(t.Context(), []auth.AccountKey{key}, 10, parts)
+					check(name, found, err, parts)
+				})
+			}
+		}
+	}
+	wg.Wait()
+	for parts := range auth.AllParts + 1 {
+		found, err := d.Accounts(t.Context(), "", 100, parts)
+		check("list", found, err, parts)
+	}
+}
+
 func TestDirectoryLists(t *testing.T) {
 	s, _, _ := town(t)
 	d := s.Directory()
 	ctx := t.Context()
 	var people, groups []string
 	for after := ""; ; {
-		page, err := d.Accounts(ctx, after, 2)
+		page, err := d.Accounts(ctx, after, 2, auth.AllParts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +308,7 @@ func TestFindTogether(t *testing.T) {
 						limit, want = 2, "user0000001 user0000002"
 					}
 				}
-				got, err := d.FindAccounts(t.Context(), keys, limit)
+				got, err := d.FindAccounts(t.Context(), keys, limit, auth.AllParts)
 				if err != nil || logins(got) != want {
 					t.Errorf("FindAccounts(%v, %d) = %q, %v, want %q", keys, limit, logins(got), err, want)
 				}
@@ -285,7 +336,7 @@ func TestSlowFind(t *testing.T) {
 	before := d.Stats().Batches
 	slow := make(chan error, 1)
 	go func() {
-		_, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Search: "x=y"}}, 1)
+		_, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Search: "x=y"}}, 1, auth.AllParts)
 		slow <- err
 	}()
 	for d.Stats().Batches == before {
@@ -320,7 +371,7 @@ func TestDirectoryOutage(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 2 * 6 { // all connections are in use
 		wg.Go(func() {
-			if _, err := d.Accounts(t.Context(), "", 5); err != nil {
+			if _, err := d.Accounts(t.Context(), "", 5, auth.AllParts); err != nil {
 				t.Error(err)
 			}
 		})
@@ -340,7 +391,7 @@ func TestDirectoryOutage(t *testing.T) {
 	if _, err := d.Entry(t.Context(), "alice"); err != nil {
 		t.Errorf("Entry after the connections were lost = %v, want it to take fresh ones", err)
 	}
-	if _, err := d.Accounts(t.Context(), "", 5); err != nil {
+	if _, err := d.Accounts(t.Context(), "", 5, auth.AllParts); err != nil {
 		t.Errorf("Accounts after the connections were lost = %v, want it to take fresh ones", err)
 	}
 	if _, err := d.Groups(t.Context(), "", 5); err != nil { // prepared on a fresh connection
@@ -359,10 +410,10 @@ func TestDirectoryOutage(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"Entry": func() error { _, err := d.Entry(t.Context(), "nobody"); return err },
 		"FindAccounts": func() error {
-			_, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Group: "staff"}}, 5)
+			_, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Group: "staff"}}, 5, auth.AllParts)
 			return err
 		},
-		"Accounts":   func() error { _, err := d.Accounts(t.Context(), "", 5); return err },
+		"Accounts":   func() error { _, err := d.Accounts(t.Context(), "", 5, auth.AllParts); return err },
 		"FindGroups": func() error { _, err := d.FindGroups(t.Context(), []auth.GroupKey{{Name: "x"}}, 5); return err },
 		"Groups":     func() error { _, err := d.Groups(t.Context(), "", 5); return err },
 	} {
@@ -381,7 +432,7 @@ func TestDirectoryOutage(t *testing.T) {
 	if _, err := d.Entry(ctx, "nobody"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Entry of a frozen database = %v, want the deadline", err)
 	}
-	if _, err := d.Accounts(ctx, "", 5); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := d.Accounts(ctx, "", 5, auth.AllParts); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Accounts of a frozen database = %v, want the deadline", err)
 	}
 	thaw()
@@ -425,7 +476,7 @@ func TestSearchKeysFollow(t *testing.T) {
 	if d := cmp.Diff([]string{"mail=new@example.org", "sn=adams", "title=boss", "uidnumber=1001"}, keysOf(t, db, "alice")); d != "" {
 		t.Errorf("keys after a change (-want +got):\n%s", d)
 	}
-	if found, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Search: "mail=alice@example.org"}}, 5); err != nil || len(found) != 0 {
+	if found, err := d.FindAccounts(t.Context(), []auth.AccountKey{{Search: "mail=alice@example.org"}}, 5, auth.AllParts); err != nil || len(found) != 0 {
 		t.Errorf("FindAccounts by the old address = %q, %v, want nobody", logins(found), err)
 	}
 	if err := s.DeleteAccount(t.Context(), "alice", "root"); err != nil {
@@ -451,7 +502,7 @@ func TestSearchKeysMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := []auth.AccountKey{{Search: auth.SearchKey("mail", "old1100@example.org")}}
-	found, err := s.Directory().FindAccounts(t.Context(), key, 2000)
+	found, err := s.Directory().FindAccounts(t.Context(), key, 2000, auth.AllParts)
 	if err != nil || !strings.Contains(logins(found), "old1100") {
 		t.Errorf("FindAccounts before the keys are made = %d accounts, %v, want old1100 among them", len(found), err)
 	}
@@ -463,7 +514,7 @@ func TestSearchKeysMissing(t *testing.T) {
 		}
 		return left == 0
 	})
-	if found, err := s.Directory().FindAccounts(t.Context(), key, 2000); err != nil || logins(found) != "old1100" {
+	if found, err := s.Directory().FindAccounts(t.Context(), key, 2000, auth.AllParts); err != nil || logins(found) != "old1100" {
 		t.Errorf("FindAccounts = %q, %v, want old1100", logins(found), err)
 	}
 	// The same keys as those that AddAccount makes.
@@ -503,7 +554,7 @@ func TestMigrateFromFirst(t *testing.T) {
 		return n == 700
 	})
 	key := []auth.AccountKey{{Search: auth.SearchKey("mail", "a@B.example")}}
-	if found, err := s.Directory().FindAccounts(t.Context(), key, 1000); err != nil || len(found) != 700 {
+	if found, err := s.Directory().FindAccounts(t.Context(), key, 1000, auth.AllParts); err != nil || len(found) != 700 {
 		t.Errorf("FindAccounts = %d, %v, want 700", len(found), err)
 	}
 	if f, err := s.Lookup(t.Context(), "user7", nil); err != nil || f == nil || f.Kind != auth.Person {
@@ -513,7 +564,7 @@ func TestMigrateFromFirst(t *testing.T) {
 	if _, err := db.Exec(`INSERT INTO accounts (login, display_name, attributes, userdb) VALUES ('late', '', '{"mail": ["late@b.example"]}', '{}')`); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: "mail=late@b.example"}}, 10); err != nil || logins(found) != "late" {
+	if found, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: "mail=late@b.example"}}, 10, auth.AllParts); err != nil || logins(found) != "late" {
 		t.Errorf("FindAccounts of one that an older program added = %q, %v, want late", logins(found), err)
 	}
 }
@@ -641,7 +692,7 @@ func TestSearchKeysInSmallSteps(t *testing.T) {
 		CREATE TRIGGER slow AFTER INSERT ON search_keys REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION slow()`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: auth.SearchKey("mail", "x")}}, 10); err != nil {
+	if _, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: auth.SearchKey("mail", "x")}}, 10, auth.AllParts); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all have keys", func() bool {

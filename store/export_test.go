@@ -72,9 +72,9 @@ func LookupConnector(url string) (driver.Connector, error) {
 }
 
 // FindAlone is FindAccounts with a query for each call.
-func FindAlone(d *Directory) func(context.Context, []auth.AccountKey, int) ([]auth.Account, error) {
-	return func(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
-		f := newFind(keys, limit)
+func FindAlone(d *Directory) func(context.Context, []auth.AccountKey, int, auth.Parts) ([]auth.Account, error) {
+	return func(ctx context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error) {
+		f := newFind(keys, limit, parts)
 		err := d.turn(ctx, true, func() error { return d.query(ctx, []*find{f}) })
 		return f.accounts, err
 	}

@@ -18,17 +18,17 @@ func (l *liveStore) Entry(ctx context.Context, login string) (auth.Account, erro
 }
 
 // FindAccounts implements [ldapbridge.Directory].
-func (l *liveStore) FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int) ([]auth.Account, error) {
+func (l *liveStore) FindAccounts(ctx context.Context, keys []auth.AccountKey, limit int, parts auth.Parts) ([]auth.Account, error) {
 	if s := l.wait(ctx); s != nil {
-		return s.Directory().FindAccounts(ctx, keys, limit)
+		return s.Directory().FindAccounts(ctx, keys, limit, parts)
 	}
 	return nil, errNoStore
 }
 
 // Accounts implements [ldapbridge.Directory].
-func (l *liveStore) Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error) {
+func (l *liveStore) Accounts(ctx context.Context, after string, limit int, parts auth.Parts) ([]auth.Account, error) {
 	if s := l.wait(ctx); s != nil {
-		return s.Directory().Accounts(ctx, after, limit)
+		return s.Directory().Accounts(ctx, after, limit, parts)
 	}
 	return nil, errNoStore
 }

@@ -75,6 +75,18 @@ type AccountKey struct {
 	Group  string // name of a group that it is in
 }
 
+// Parts are what of an account is read only if it is asked for, since it costs more than the rest. Others are always there.
+type Parts uint8
+
+// The parts of an [Account] with these names.
+const (
+	PartAliases Parts = 1 << iota
+	PartGroups
+	PartUserdb
+
+	AllParts = PartAliases | PartGroups | PartUserdb
+)
+
 // GroupKey selects groups by an index. Exactly one field is set.
 type GroupKey struct {
 	Name   string

@@ -75,7 +75,7 @@ func TestDatasetIsAsTheDaemonWritesIt(t *testing.T) {
 	}
 	last := creds[groupSize]
 	for _, key := range []auth.AccountKey{{Login: last.login}, {Search: auth.SearchKey("mail", last.login)}, {Group: groupName(1)}} {
-		found, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{key}, 2)
+		found, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{key}, 2, auth.AllParts)
 		if err != nil || len(found) != 1 {
 			t.Fatalf("FindAccounts(%+v) = %d accounts, %v, want 1", key, len(found), err)
 		}
@@ -93,7 +93,7 @@ func TestDatasetIsAsTheDaemonWritesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for unkeyed := 1; unkeyed > 0; { // a search by key makes the store make them
-		if _, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: "x=y"}}, 1); err != nil {
+		if _, err := s.Directory().FindAccounts(t.Context(), []auth.AccountKey{{Search: "x=y"}}, 1, auth.AllParts); err != nil {
 			t.Fatal(err)
 		}
 		if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM accounts WHERE keyed <> $1", keyVersion).Scan(&unkeyed); err != nil {
