@@ -82,7 +82,7 @@ func toLoopback(nc net.Conn) bool {
 	return ok && a.IP.IsLoopback()
 }
 
-// Drain implements [netserve.Conn]: what waits for a request is woken and sent away.
+// Drain implements [netserve.Conn]: what waits for a request is woken and closed.
 func (c *conn) Drain() {
 	c.draining.Store(true)
 	c.raw.SetReadDeadline(time.Unix(1, 0))
@@ -243,9 +243,9 @@ func (c *conn) fill() bool {
 		c.grow()
 	}
 	c.armRead()
-	// After arming: Drain marks first and moves the deadline then, so one of the two is seen here.
+	// After arming: Drain marks first and moves the deadline then, so one of the two is seen here. Whoever waits for no answer needs no
+	// notice of disconnection: libldap gives it to the next request as that one's result, where after a close it connects again.
 	if c.draining.Load() {
-		c.disconnect(unavailable, "shutting down")
 		return false
 	}
 	c.wait()
@@ -259,9 +259,6 @@ func (c *conn) fill() bool {
 	}
 	if err == nil {
 		return true // allowed by io.Reader
-	}
-	if c.draining.Load() && !errors.Is(err, io.EOF) {
-		c.disconnect(unavailable, "shutting down")
 	}
 	return false
 }

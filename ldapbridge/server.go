@@ -135,8 +135,8 @@ func (s *Server) nextSession() string { return fmt.Sprintf("%08x", s.session.Add
 // failure to accept is waited out. After Shutdown the error is nil.
 func (s *Server) Serve(ln net.Listener) error { return s.conns.Serve(ln) }
 
-// Shutdown stops accepting, lets every operation that is under way finish, sends each client a Notice of Disconnection and
-// closes. When the context ends first, the operations are cancelled, the connections closed, and its error returned.
+// Shutdown stops accepting, lets every operation that is under way finish, and closes; a client whose next request has arrived is sent a
+// Notice of Disconnection. When the context ends first, the operations are cancelled, the connections closed, and its error returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.upstream != nil {
 		defer s.upstream.close()
