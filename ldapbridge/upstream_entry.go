@@ -97,6 +97,9 @@ func (u *upstream) convert(x *ldap.Entry, strict bool) (*entry, error) {
 			continue
 		}
 		t, _ := e.find([]byte(name))
+		if t == typeObjectClass {
+			values = withSuperiors(values)
+		}
 		if t == nil {
 			t = &attributeType{name: name, rule: u.ruleOf(values)}
 		}
@@ -108,6 +111,22 @@ func (u *upstream) convert(x *ldap.Entry, strict bool) (*entry, error) {
 		e.attrs = append(e.attrs, attribute{typ: t, values: values})
 	}
 	return e, nil
+}
+
+// withSuperiors adds the superior classes of those that we know. OpenLDAP keeps and sends the classes that an entry was added with, and finds
+// it by the superior ones too (RFC 4512 section 2.4): without them an entry that it found would be dropped here.
+func withSuperiors(classes []string) []string {
+	for i := 0; i < len(classes); i++ { // those that are added too
+		k := slices.IndexFunc(objectClasses, func(c objectClass) bool { return strings.EqualFold(c.name, classes[i]) })
+		if k < 0 || objectClasses[k].sup == "" {
+			continue
+		}
+		sup := objectClasses[k].sup
+		if !slices.ContainsFunc(classes, func(c string) bool { return strings.EqualFold(c, sup) }) {
+			classes = append(classes, sup)
+		}
+	}
+	return classes
 }
 
 // ruleOf says how the values of an attribute that we do not know are compared.

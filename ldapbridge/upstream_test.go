@@ -194,6 +194,23 @@ func TestUpstreamSearchCountsValues(t *testing.T) {
 	}
 }
 
+// OpenLDAP finds an entry of inetOrgPerson by objectClass=person, and sends inetOrgPerson alone.
+func TestUpstreamSuperiorClasses(t *testing.T) {
+	f := newFakeUpstream(t, func(l *fakeLink, q fakeSearch) {
+		l.Write(append(rawEntry(q.id, aliceDN, []string{"uid", "alice"}, []string{"objectClass", "INETORGPERSON", "siteClass"}), rawDone(q.id, success)...))
+	})
+	u, _ := testUpstream(t, UpstreamLimits{}, f)
+	_, found, _, err := collect(t.Context(), u, readerQuery(t, scopeSubordinate, tagged(filterPresent, "uid")), 10)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("search = %d entries, %v, want one", len(found), err)
+	}
+	for class, want := range map[string]truth{"inetOrgPerson": isTrue, "organizationalPerson": isTrue, "person": isTrue, "top": isTrue, "siteClass": isTrue, "posixAccount": isFalse} {
+		if got := found[0].match(fEq("objectClass", class), defaultLimits(t)); got != want {
+			t.Errorf("(objectClass=%s) = %v, want %v", class, got, want)
+		}
+	}
+}
+
 func TestUpstreamEntry(t *testing.T) {
 	photo := "\xff\xd8\x00\xff"
 	f := newFakeUpstream(t, func(l *fakeLink, q fakeSearch) {
@@ -220,7 +237,7 @@ func TestUpstreamEntry(t *testing.T) {
 		got[a.typ.name] = strings.Join(a.values, "|")
 	}
 	want := map[string]string{
-		"uid": "alice|mallory", "objectClass": "top|inetOrgPerson", "jpegPhoto": photo, "objectGUID": photo, "directReports": "uid=bob," + people, "sAMAccountName": "ALICE",
+		"uid": "alice|mallory", "objectClass": "top|inetOrgPerson|organizationalPerson|person", "jpegPhoto": photo, "objectGUID": photo, "directReports": "uid=bob," + people, "sAMAccountName": "ALICE",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("attributes = %q, want %q", got, want)
