@@ -343,7 +343,12 @@ func (c *conn) flush() bool {
 		c.writeDeadline = now.Add(timeout + min(deadlineSlack, timeout/16))
 		c.raw.SetWriteDeadline(c.writeDeadline)
 	}
+	c.wait() // who reads no answers gives way, too
 	_, err := c.nc.Write(c.out)
+	if !c.resume() {
+		c.dead = true
+		return false
+	}
 	if c.out = c.out[:0]; cap(c.out) > keepOut {
 		c.out = nil
 	}

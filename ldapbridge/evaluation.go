@@ -25,11 +25,12 @@ func NewTurns(n int) *Turns {
 
 // What evaluation counts in steps: a value that is compared, a part of a filter. Most take less than 200 ns.
 const (
-	freeSteps  = 10_000 // that a search may take without a turn: nearly every login's search needs fewer
-	turnSteps  = 10_000 // and before it gives the place to whoever waits
-	entrySteps = 64     // for reading an entry and sending it
-	nameSteps  = 4      // for a value that is a name
-	stepBytes  = 128    // of a value that count as a further step
+	freeSteps      = 10_000 // that a search may take without a turn: nearly every login's search needs fewer
+	turnSteps      = 10_000 // and before it gives the place to whoever waits
+	entrySteps     = 64     // for reading an entry and sending it
+	nameSteps      = 4      // for a value that is a name
+	stepAttributes = 64     // of an entry, among which one is looked for, that count as a further step
+	stepBytes      = 128    // of a value that count as a further step
 )
 
 var (

@@ -158,7 +158,7 @@ func (e *extensible) decode(body []byte) error {
 
 // match evaluates a filter that checkFilter let pass.
 func (v *evaluation) match(e *entry, filter []byte) truth {
-	if !v.step(1) {
+	if !v.step(1 + len(e.attrs)/stepAttributes) {
 		return undefined
 	}
 	r := ber.NewReader(filter)

@@ -272,6 +272,7 @@ func TestIdlersGiveWay(t *testing.T) {
 		{"root DSE", [][]byte{searchReq(1, searchSpec{filter: tagged(filterPresent, "x")})}, false, true},
 		{"anonymous", [][]byte{bindReq(1, "", "")}, false, true},
 		{"wrong password", [][]byte{bindReq(1, aliceDN, "wrong")}, false, true},
+		{"reads no answer", [][]byte{searchReq(1, searchSpec{filter: tagged(filterPresent, "x")})}, true, true}, // a pipe has no buffer
 		{"logged in", [][]byte{bindReq(1, aliceDN, alicePass)}, false, false},
 		{"logged in, and then anonymous", [][]byte{bindReq(1, aliceDN, alicePass), bindReq(2, "", "")}, false, false},
 		{"being decided", [][]byte{bindReq(1, "uid=slow,ou=people,"+testBase, "x")}, true, false},
