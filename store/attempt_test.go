@@ -13,8 +13,8 @@ import (
 	"github.com/valetkey/valetkey/store/storetest"
 )
 
-// told writes attempts as a person would, the latest first.
-func told(t *testing.T, s *store.Store, login string) (all []string) {
+// rejectionsOf writes attempts as a person would, the latest first.
+func rejectionsOf(t *testing.T, s *store.Store, login string) (all []string) {
 	t.Helper()
 	list, err := s.Attempts(t.Context(), login)
 	if err != nil {
@@ -41,12 +41,12 @@ func TestAttempts(t *testing.T) {
 	}
 	try(auth.BadFormat, 0, "im\x00ap\xff", netip.Addr{})
 	want := []string{`1 bad_format "" imap dovecot invalid IP`, `3 revoked "phone" imap dovecot 2001:db8::1`, `3 no_match "" imap dovecot 192.0.2.1`}
-	if d := cmp.Diff(want, told(t, s, "alice")); d != "" {
+	if d := cmp.Diff(want, rejectionsOf(t, s, "alice")); d != "" {
 		t.Errorf("Attempts (-want +got):\n%s", d)
 	}
 	try(auth.NoMatch, 0, "imap", netip.AddrFrom16(home.As16())) // the same address
 	want = []string{`4 no_match "" imap dovecot 192.0.2.1`, want[0], want[1]}
-	if d := cmp.Diff(want, told(t, s, "alice")); d != "" {
+	if d := cmp.Diff(want, rejectionsOf(t, s, "alice")); d != "" {
 		t.Errorf("Attempts, one more (-want +got):\n%s", d)
 	}
 	s.Record(auth.Attempt{At: c.now().Add(-2 * time.Hour), AccountID: p.AccountID, Reason: auth.NoMatch, Service: "imap", FrontEnd: "dovecot", Addr: home}) // of a slow daemon
@@ -54,7 +54,7 @@ func TestAttempts(t *testing.T) {
 	if err != nil || list[0].Last.Sub(list[0].First) < time.Hour || list[0].Count != 5 || time.Since(list[0].Last).Abs() > time.Minute {
 		t.Errorf("Attempts = %+v, %v: wrong times", list[0], err)
 	}
-	if got := told(t, s, "nobody"); got != nil {
+	if got := rejectionsOf(t, s, "nobody"); got != nil {
 		t.Errorf("of nobody: %q", got)
 	}
 }
@@ -80,7 +80,7 @@ func TestAttemptsStorm(t *testing.T) {
 			}
 		}
 	}
-	got := told(t, s, "alice")
+	got := rejectionsOf(t, s, "alice")
 	if len(got) > 1+16 || got[len(got)-1] != `1 revoked "phone" imap  invalid IP` {
 		t.Errorf("%d kinds of attempts, want at most 17 with the user's own device: %q", len(got), got)
 	}
@@ -138,14 +138,14 @@ func TestStrangers(t *testing.T) {
 	}
 	s.RecordStranger("alcie", auth.Attempt{At: at, Reason: auth.UnknownLogin, Service: "imap", FrontEnd: "dovecot", Addr: addr})
 	s.RecordStranger("alcie", auth.Attempt{At: at, Reason: auth.UnknownLogin, Service: "imap", FrontEnd: "dovecot", Addr: addr})
-	got := told(t, s, "alcie")
+	got := rejectionsOf(t, s, "alcie")
 	if len(got) != 8 || got[0] != `2 unknown_login "" imap dovecot 192.0.2.1` {
 		t.Errorf("Attempts at an unknown login = %q", got)
 	}
-	if got := told(t, s, "guess1"); got != nil {
+	if got := rejectionsOf(t, s, "guess1"); got != nil {
 		t.Errorf("an old one is still remembered: %q", got)
 	}
-	if got := told(t, s, "guess4999"); len(got) != 1 {
+	if got := rejectionsOf(t, s, "guess4999"); len(got) != 1 {
 		t.Errorf("a new one is not: %q", got)
 	}
 	if n := s.StrangersKnown(); n > 1024 {

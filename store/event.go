@@ -24,6 +24,10 @@ const (
 	eventExempted           = "app_password.exempted"
 	eventExemptionEnded     = "app_password.exemption_ended"
 	eventLoginRejected      = "login.rejected" // of a login whose password matched
+
+	eventAppPasswordFirstUsed   = "app_password.first_used"
+	eventAppPasswordNewNetwork  = "app_password.new_network"  // written only while somebody wants to be told
+	eventAppPasswordExpiresSoon = "app_password.expires_soon" // the same
 )
 
 // event is one entry of the audit log. It is written in the transaction of what it tells of.

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
@@ -32,11 +33,12 @@ const (
 	maxServiceName = auth.MaxService
 )
 
-// noteKey names what is written at most once in a while: the last use of a row (no reason), or its rejection.
+// noteKey names what is written at most once in a while: the last use of a row (no reason), its rejection, or a network.
 type noteKey struct {
-	id     int64
-	reason auth.Reason
-	addr   netip.Addr
+	id      int64
+	reason  auth.Reason
+	addr    netip.Addr
+	network netip.Prefix // that it was used from, in a note of that; see noteNetwork
 }
 
 type note struct {
@@ -52,6 +54,7 @@ type recorder struct {
 	log        *slog.Logger
 	now        func() time.Time
 	maxPending int
+	networks   atomic.Bool // somebody wants to be told of new ones
 
 	mu      sync.Mutex
 	pending *list.List // of *note, oldest first
@@ -111,6 +114,9 @@ func (r *recorder) record(a auth.Attempt) {
 	service, frontEnd := clean(a.Service), clean(a.FrontEnd)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if a.OK && r.networks.Load() {
+		r.noteNetwork(&a, &note{at: a.At, service: service, frontEnd: frontEnd, addr: addr})
+	}
 	e := r.index[key]
 	if e == nil {
 		// The usual case, and so the one that must be cheap: it was noted a short while ago.
@@ -279,18 +285,24 @@ func (r *recorder) flush(ctx context.Context) error {
 // be off.
 //
 // SKIP LOCKED, since bookkeeping must neither wait for an admin's transaction nor dead-lock with another daemon's. What
-// is skipped is at worst five minutes out of date.
+// is skipped is at worst five minutes out of date. The first use of an app password is an event.
 const writeUsesSQL = `
 WITH u AS (
 	SELECT id, statement_timestamp() - make_interval(secs => age) AS at, service, front_end, addr
 	FROM unnest($1::bigint[], $2::float8[], $3::text[], $4::text[], $5::inet[]) AS u (id, age, service, front_end, addr)
 ), locked AS (
-	SELECT p.id FROM app_passwords p JOIN u ON u.id = p.id ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED
+	SELECT p.id, p.last_used_at IS NULL AS first FROM app_passwords p JOIN u ON u.id = p.id ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED
+), used AS (
+	UPDATE app_passwords p SET last_used_at = u.at, last_used_service = u.service, last_used_front_end = u.front_end,
+		last_used_addr = u.addr
+	FROM u JOIN locked USING (id)
+	WHERE p.id = u.id AND (p.last_used_at IS NULL OR p.last_used_at < u.at)
+	RETURNING p.id, p.account_id, p.label, locked.first
 )
-UPDATE app_passwords p SET last_used_at = u.at, last_used_service = u.service, last_used_front_end = u.front_end,
-	last_used_addr = u.addr
-FROM u JOIN locked USING (id)
-WHERE p.id = u.id AND (p.last_used_at IS NULL OR p.last_used_at < u.at)`
+INSERT INTO events (at, kind, actor, account_id, login, app_password_id, label, detail)
+SELECT u.at, $6, '', a.id, a.login, used.id, used.label,
+	jsonb_strip_nulls(jsonb_build_object('service', u.service, 'front_end', u.front_end, 'address', host(u.addr)))
+FROM used JOIN u USING (id) JOIN accounts a ON a.id = used.account_id WHERE used.first`
 
 const writeRejectionsSQL = `
 INSERT INTO events (at, kind, actor, account_id, login, app_password_id, label, detail)
@@ -312,8 +324,20 @@ func (r *recorder) write(ctx context.Context, batch []*note) (err error) {
 	var ages, eventAges []float64
 	var services, frontEnds, details []string
 	var addrs []sql.NullString
+	var networkIDs []int64
+	var networks, networkDetails []string
+	var networkAges []float64
 	for _, n := range batch {
 		age := max(0, now.Sub(n.at).Seconds())
+		if n.key.network.IsValid() {
+			text, err := json.Marshal(map[string]string{"service": n.service, "front_end": n.frontEnd, "address": n.addr.String(), "network": n.key.network.String()})
+			if err != nil {
+				return err
+			}
+			networkIDs, networkAges = append(networkIDs, n.key.id), append(networkAges, age)
+			networks, networkDetails = append(networks, n.key.network.String()), append(networkDetails, string(text))
+			continue
+		}
 		if n.key.reason == "" {
 			ids, ages = append(ids, n.key.id), append(ages, age)
 			services, frontEnds = append(services, n.service), append(frontEnds, n.frontEnd)
@@ -342,7 +366,13 @@ func (r *recorder) write(ctx context.Context, batch []*note) (err error) {
 	}
 	if len(ids) > 0 {
 		if _, err := tx.ExecContext(ctx, writeUsesSQL, pq.Array(ids), pq.Array(ages), pq.Array(services), pq.Array(frontEnds),
-			pq.Array(addrs)); err != nil {
+			pq.Array(addrs), eventAppPasswordFirstUsed); err != nil {
+			return err
+		}
+	}
+	if len(networkIDs) > 0 {
+		if _, err := tx.ExecContext(ctx, writeNetworksSQL, eventAppPasswordNewNetwork, pq.Array(networkIDs), pq.Array(networks), pq.Array(networkAges),
+			pq.Array(networkDetails), maxNetworks); err != nil {
 			return err
 		}
 	}
