@@ -60,6 +60,7 @@ func (a *app) statusCommand() *cobra.Command {
 				if s.Enrolment.Error != "" {
 					t.row("", "NOT AS CONFIGURED: "+s.Enrolment.Error)
 				}
+				a.noticeRows(t, s.Notices)
 				c := s.Counters
 				t.row("logins", fmt.Sprintf("%d accepted, %d rejected, %d undecided", c.OK, c.Fail, c.Undecided))
 				t.row("slow hashes", fmt.Sprintf("%d computed, %d waiting", c.Argon2, c.Waiting))

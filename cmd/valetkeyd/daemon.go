@@ -50,6 +50,7 @@ type daemon struct {
 	cancel   context.CancelFunc
 	database chan struct{} // closed when the goroutine that starts the database has ended
 	cluster  *cluster.Cluster
+	notices  notices
 
 	mu        sync.Mutex // guards cfg and frontEnds: reload and status
 	cfg       *config.Config
@@ -130,7 +131,8 @@ func load(flags config.Flags, inUse *certificates) (*config.Config, error) {
 		}
 	}
 	faults = append(faults, checkEnrolment(cfg, false)...)
-	if len(faults) > 0 {
+	_, wrong := noticeConfig(cfg)
+	if faults = append(faults, wrong...); len(faults) > 0 {
 		return nil, faults
 	}
 	return cfg, nil
@@ -164,6 +166,11 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	if created {
 		log.Info("made a pepper; keep a copy of the file apart from the database's backups", "file", cfg.Pepper.File)
 	}
+	telling, wrong := noticeConfig(cfg)
+	if len(wrong) > 0 { // changed since load looked
+		return nil, wrong
+	}
+	d.notices.configure(telling)
 	if d.enrol, err = startEnrolment(cfg, d.setService, log); err != nil {
 		return nil, err
 	}
@@ -270,6 +277,7 @@ func (d *daemon) openDatabase(ctx context.Context, cfg *config.Config) {
 		}
 		wait = min(2*wait, lastRetry)
 	}
+	d.notices.start(ctx, s, cfg.StateDir, d.log)
 	d.log.Info("ready", "database", databaseKind(cfg), "took", time.Since(d.started))
 	go d.watchGates(ctx)
 }
@@ -317,7 +325,7 @@ func (d *daemon) setService() {
 	enrolments, help := d.enrol.asked()
 	service := &admin.Service{
 		Store: s, Ring: d.ring.Load(), Hashes: d.hashes, Length: d.cfg.Password.Length, Limit: d.cfg.Password.Limit, Now: time.Now,
-		Upstream: d.upstreams(), Enrolments: enrolments, EnrolmentHelp: help,
+		Upstream: d.upstreams(), Enrolments: enrolments, EnrolmentHelp: help, Mail: mailSettings(d.cfg.Mail),
 	}
 	if d.throttle != nil {
 		service.Throttle = d.throttle
@@ -346,6 +354,11 @@ func (d *daemon) reload() {
 		d.log.Error("reload refused, the old configuration stays", "key", "pepper.file", "err", err)
 		return
 	}
+	telling, wrong := noticeConfig(cfg)
+	for _, f := range wrong { // changed since load looked
+		d.log.Error("reload refused, the old configuration stays", "key", f.Key, "err", errors.New(f.Text))
+		return
+	}
 	for key, changed := range map[string]bool{
 		"state_dir":    cfg.StateDir != d.cfg.StateDir,
 		"database.url": cfg.Database != d.cfg.Database,
@@ -371,6 +384,7 @@ func (d *daemon) reload() {
 	d.cfg = cfg
 	d.mu.Unlock()
 	d.enrol.apply(cfg.Enrolment) // which makes the admin verbs take over the rest, too
+	d.notices.configure(telling)
 	if s := d.store.Load(); s != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		if err := d.prepareDatabase(ctx, s, cfg.Pepper.File); err != nil {
@@ -435,6 +449,7 @@ func (d *daemon) stop(drain time.Duration) {
 	d.enrol.close()
 	d.cancel()
 	<-d.database
+	d.notices.wait()
 	if s := d.store.Load(); s != nil {
 		if err := s.Close(ctx); err != nil {
 			d.log.Warn("the last notes of use could not be written", "err", err)
@@ -509,6 +524,9 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	s.Database.Target, s.Database.Clock = db.Target, db.ClockOffset.Round(time.Millisecond).String()
 	for i, f := range frontEnds {
 		s.Listeners[i].Applications = d.gates.view(ctx, f)
+	}
+	if s.Notices, err = d.notices.view(ctx, st); err != nil {
+		d.log.Debug("status: the notices could not be asked for", "err", err)
 	}
 	return s
 }

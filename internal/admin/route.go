@@ -39,6 +39,7 @@ func (s *Server) routes() []route {
 		s.appPasswordRoutes(),
 		s.enrolmentRoutes(),
 		s.eventRoutes(),
+		s.mailRoutes(),
 	)
 }
 

@@ -69,6 +69,8 @@ type Service struct {
 
 	Throttle     ThrottleTeller  // nil: nothing is slowed down
 	SecondFactor EnrolmentTeller // nil: no plugin
+
+	Mail MailSettings // of the configuration: without a user
 }
 
 // Fault is a request that cannot be carried out as it is: the caller's doing, with a cure.

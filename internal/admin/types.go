@@ -173,6 +173,7 @@ type Status struct {
 	Enrolment Plugin        `json:"enrolment"`
 	Counters  auth.Counters `json:"counters"`
 	Directory Directory     `json:"directory"`
+	Notices   *Notices      `json:"notices,omitempty"` // nil: nobody is told of anything, or the database does not answer
 }
 
 // Directory counts searches in our own people and groups, since the start.

@@ -53,6 +53,7 @@ var rules = []rule{
 	{"internal/throttle", []string{"internal/auth"}},
 	{"internal/config", []string{"internal/auth"}},
 	{"internal/admin", []string{"internal/auth", "internal/secret"}},
+	{"internal/notice", []string{"internal/auth"}},
 }
 
 // ruleFor returns the rule of a package and the folder that it covers, with * replaced.
@@ -260,6 +261,10 @@ func TestImportDirectionCatches(t *testing.T) {
 		{"cmd/valetkeyd", "internal/certs", ""},
 		{"internal/certs", "internal/config", "internal/certs imports nothing of ours"},
 		{"ldapbridge", "internal/certs", "ldapbridge may import only internal/auth"},
+		{"internal/notice", "internal/auth", ""},
+		{"internal/notice", "store", "internal/notice may import only internal/auth"},
+		{"internal/notice", "plugin/host", "internal/notice may import only internal/auth"},
+		{"internal/admin", "internal/notice", "internal/admin may import only"},
 		{"internal/admin", "internal/secret", ""},
 		{"internal/admin", "store", "internal/admin may import only internal/auth, internal/secret"},
 		{"internal/admin", "internal/logline", "internal/admin may import only"},

@@ -40,6 +40,9 @@ type Config struct {
 	Password Password
 	Throttle Throttle
 	Log      Log
+	Mail     MailSettings
+	Hooks    []Hook
+	Notices  Notices
 
 	Enrolment Enrolment
 
@@ -372,6 +375,8 @@ func (r *reader) config(flags Flags) *Config {
 	default:
 		log.fault("level", "%q is not debug, info or warn", level)
 	}
+
+	c.Mail, c.Hooks, c.Notices = r.sub("mail").mail(), r.hooks(), r.sub("notices").notices()
 
 	ldap, dovecot := r.subs("ldap"), r.subs("dovecot")
 	saslauthd, checkpassword, http := r.subs("saslauthd"), r.subs("checkpassword"), r.subs("http")

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/valetkey/valetkey/internal/auth"
 )
 
 func write(t *testing.T, text string) string {
@@ -36,6 +38,7 @@ func TestLoadWithoutAFile(t *testing.T) {
 		Password: Password{Length: 16, Limit: 25},
 		Throttle: Throttle{Enabled: true},
 		Log:      Log{Level: slog.LevelInfo},
+		Notices:  Notices{ExpiresSoon: 14 * 24 * time.Hour, MaxAge: 2 * 24 * time.Hour, PerAccount: 10, PerHour: 1000},
 		Enrolment: Enrolment{Require: "off", OnError: "last_known", LastKnown: 24 * time.Hour, Help: "enrol one", Timeout: time.Second, StartTimeout: 10 * time.Second,
 			HealthEvery: 500 * time.Millisecond, HealthWithin: 400 * time.Millisecond, StopTimeout: 500 * time.Millisecond, MaxParallel: 64, MaxWaiting: 1024, Remembered: 100_000},
 		Implied: true,
@@ -107,6 +110,12 @@ func TestExampleOptions(t *testing.T) {
 		Kind: "openldap", URLs: []string{"ldaps://ldap1.example.org", "ldaps://ldap2.example.org"},
 		BindDN: "cn=valetkey,ou=services,dc=example,dc=org", Password: strings.Repeat("u", 16),
 	}
+	want.Mail.IMAP = &MailServer{"imap.example.org", 993, "ssl"}
+	want.Mail.POP3 = &MailServer{"pop.example.org", 995, "ssl"}
+	want.Mail.SMTP = &MailServer{"smtp.example.org", 465, "ssl"}
+	want.Hooks = []Hook{{Name: "kick", Command: []string{"/usr/local/lib/valetkey/kick-dovecot"}, Time: 10 * time.Second,
+		Events: []auth.NoticeKind{auth.NoticeRevoked, auth.NoticeAccountDisabled, auth.NoticeAccountDeleted}}}
+	want.Notices.SMTP = &NoticeSMTP{Host: "smtp.example.org", Port: 587, TLS: "starttls"}
 	want.Saslauthd = []Saslauthd{{Socket: unix("mux"), Conns: Conns{Connections: 1024}}}
 	want.Checkpassword = []Checkpassword{{Socket: unix("checkpassword"), Conns: Conns{Connections: 1024}}}
 	want.HTTP = []HTTP{{

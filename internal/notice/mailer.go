@@ -1,0 +1,186 @@
+package notice
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/smtp"
+	"net/textproto"
+	"strconv"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/auth"
+)
+
+// How the connection to the mail server is protected.
+const (
+	StartTLS = "starttls"
+	TLS      = "tls"
+	NoTLS    = "none" // to this machine only
+)
+
+// mailTime bounds the sending of one mail.
+const mailTime = 30 * time.Second
+
+// SMTP is the server that takes the mails.
+type SMTP struct {
+	Host     string
+	Port     int
+	TLS      string
+	Roots    *x509.CertPool // nil: those that the system trusts
+	Username string         // empty: without authentication
+	Password string         // secret
+	Hello    string         // our name; empty: localhost
+}
+
+// Mail says how users are mailed.
+type Mail struct {
+	From      *mail.Address
+	SMTP      *SMTP    // nil: by Sendmail
+	Sendmail  []string // the program and its first arguments
+	Templates *Templates
+	Kinds     []auth.NoticeKind
+	// PerAccount and PerHour are how many mails an hour may go to one user and in all. What is above waits.
+	PerAccount, PerHour int
+}
+
+// Loopback reports whether a host is this machine, without asking anybody.
+func Loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+// permanent is an error that no later try can make good.
+type permanent struct{ error }
+
+// Unwrap returns the error.
+func (p permanent) Unwrap() error { return p.error }
+
+// unreachable is an error of the server, not of the mail: others need not be tried for a while.
+type unreachable struct{ error }
+
+// Unwrap returns the error.
+func (u unreachable) Unwrap() error { return u.error }
+
+func (m *Mail) send(ctx context.Context, to string, message []byte) error {
+	if m.SMTP != nil {
+		return m.SMTP.send(ctx, m.From.Address, to, message)
+	}
+	// -i: a dot alone on its line ends nothing. The address is behind --, and begins with no hyphen.
+	argv := append(append([]string{}, m.Sendmail...), "-i", "-f", m.From.Address, "--", to)
+	_, err := run(ctx, argv, nil, bytes.ReplaceAll(message, []byte("\r\n"), []byte("\n")), mailTime)
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		switch exit.code {
+		case 65, 67, 68: // EX_DATAERR, EX_NOUSER, EX_NOHOST of sysexits.h
+			return permanent{err}
+		}
+	}
+	return err
+}
+
+// send gives one mail to the server. The password goes over TLS, or not beyond this machine.
+func (s *SMTP) send(ctx context.Context, from, to string, message []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, mailTime)
+	defer cancel()
+	dialer := net.Dialer{Timeout: 10 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(s.Host, strconv.Itoa(s.Port)))
+	if err != nil {
+		return unreachable{err}
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+
+	protection := &tls.Config{ServerName: s.Host, RootCAs: s.Roots, MinVersion: tls.VersionTLS12}
+	if s.TLS == TLS {
+		conn = tls.Client(conn, protection)
+	}
+	c, err := smtp.NewClient(conn, s.Host)
+	if err != nil {
+		return unreachable{err}
+	}
+	hello := s.Hello
+	if hello == "" {
+		hello = "localhost"
+	}
+	if err := c.Hello(hello); err != nil {
+		return unreachable{err}
+	}
+	if s.TLS == StartTLS {
+		if offered, _ := c.Extension("STARTTLS"); !offered {
+			return unreachable{errors.New("the server does not offer STARTTLS")}
+		}
+		if err := c.StartTLS(protection); err != nil {
+			return unreachable{err}
+		}
+	}
+	if s.Username != "" {
+		if offered, _ := c.Extension("AUTH"); !offered {
+			return unreachable{errors.New("the server does not offer AUTH")}
+		}
+		if err := c.Auth(plain{s.Username, s.Password}); err != nil {
+			return unreachable{redact(err)}
+		}
+	}
+	if err := c.Mail(from); err != nil {
+		return unreachable{err} // it is the same sender every time
+	}
+	if err := c.Rcpt(to); err != nil {
+		return judge(err)
+	}
+	w, err := c.Data()
+	if err != nil {
+		return judge(err)
+	}
+	if _, err := w.Write(message); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return judge(err)
+	}
+	_ = c.Quit() // the server has taken it
+	return nil
+}
+
+// judge tells a refusal for good, 5yz, from one for now (RFC 5321 section 4.2.1).
+func judge(err error) error {
+	if refusal, ok := errors.AsType[*textproto.Error](err); ok && refusal.Code >= 500 {
+		return permanent{err}
+	}
+	return err
+}
+
+// redact keeps of a refusal of AUTH what cannot hold the password.
+func redact(err error) error {
+	if refusal, ok := errors.AsType[*textproto.Error](err); ok {
+		return fmt.Errorf("the server refuses our user name and password with code %d", refusal.Code)
+	}
+	return errors.New("the server did not take our user name and password")
+}
+
+// plain is SASL PLAIN (RFC 4616). That of net/smtp compares the server's name with "localhost" and would refuse other names of this
+// machine; where a password may go has been decided with the configuration.
+type plain struct{ username, password string }
+
+// Start implements [smtp.Auth].
+func (p plain) Start(*smtp.ServerInfo) (string, []byte, error) {
+	return "PLAIN", []byte("\x00" + p.username + "\x00" + p.password), nil
+}
+
+// Next implements [smtp.Auth].
+func (p plain) Next(_ []byte, more bool) ([]byte, error) {
+	if more {
+		return nil, errors.New("the server wants more than PLAIN has")
+	}
+	return nil, nil
+}
