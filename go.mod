@@ -21,6 +21,7 @@ require (
 	golang.org/x/text v0.43.0
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
+	rsc.io/qr v0.2.0 // draws a secret as a QR code: masks and Reed-Solomon codes are beside our purpose, and it imports the standard library only
 )
 
 require (

@@ -15,6 +15,7 @@ import (
 func (a *app) createCommand() *cobra.Command {
 	var n admin.NewAppPassword
 	var expires string
+	var d delivery
 	cmd := &cobra.Command{
 		Use:   "create [LOGIN] LABEL",
 		Short: "Create an app password and print its secret, once",
@@ -25,7 +26,8 @@ pass it on and for LDAP binds over TCP; where it is not known, an app password w
 
 A user of the machine who has no role leaves LOGIN out and makes one for his own account, if the daemon's [self_service] is on.`,
 		Example: `  valetkey create alice phone --service imap --service smtp
-  valetkey create alice "printer, 2nd floor" --service smtp --from 192.0.2.17 --expires 2027-12-31`,
+  valetkey create alice "printer, 2nd floor" --service smtp --from 192.0.2.17 --expires 2027-12-31
+  valetkey create alice "Alice's phone" --mobileconfig alice-phone.mobileconfig`,
 		Args:              ownArgs("LOGIN", "LABEL"),
 		ValidArgsFunction: a.completeLogin,
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -41,11 +43,17 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 				}
 				n.ExpiresAt = &t
 			}
+			defer d.abandon()
+			if err := d.prepare(cmd, a, login, &n); err != nil {
+				return ownError(cmd, login, "LABEL", err)
+			}
 			c, err := a.client().Create(cmd.Context(), login, n)
 			if err != nil {
 				return ownError(cmd, login, "LABEL", err)
 			}
-			return a.print(c, func() {
+			notWritten := d.write(c) // told in the end: the secret must not be lost with it
+			err = a.print(d.answer(c), func() {
+				defer d.tell(a, c)
 				if !a.terminal {
 					fmt.Fprintln(a.out, c.Secret)
 					return
@@ -53,6 +61,7 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 				fmt.Fprintf(a.out, "App password %q of %s:\n\n    %s\n\nIt is shown this once. Spaces, hyphens and case do not matter when it is typed.\n",
 					c.AppPassword.Label, visible(c.AppPassword.Login), c.Secret)
 			})
+			return errors.Join(notWritten, err)
 		},
 	}
 	f := cmd.Flags()
@@ -60,6 +69,7 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 	f.StringArrayVar(&n.Networks, "from", nil, "network that it may be used from, `CIDR` or address; repeatable")
 	f.StringVar(&n.ExemptBecause, "exempt-because", "", "ask for no second factor, for this `REASON`: a device without a person")
 	f.StringVar(&expires, "expires", "", "`WHEN` it ends: 2027-12-31 (end of that day), 90d, 12h, or a time as in RFC 3339")
+	d.flags(cmd)
 	return cmd
 }
 
