@@ -171,7 +171,7 @@ func (t *Templates) message(from *mail.Address, kind auth.NoticeKind, e Event, n
 		{"Content-Type", "text/plain; charset=utf-8"},
 		{"Content-Transfer-Encoding", "quoted-printable"},
 	} {
-		fmt.Fprintf(&b, "%s: %s\r\n", h[0], fold(h[1]))
+		b.WriteString(header(h[0], h[1]))
 	}
 	b.WriteString("\r\n")
 	w := quotedprintable.NewWriter(&b)
@@ -190,21 +190,19 @@ func printable(line string) string {
 	return strings.Join(parts, "\t")
 }
 
-// fold breaks a header's value at spaces so that lines stay below 78 characters where they can (RFC 5322 section 2.1.1).
-func fold(value string) string {
+// header is a whole header, broken at spaces so that its lines have at most 76 characters where they can (RFC 5322 section 2.1.1, RFC 2047
+// section 2).
+func header(name, value string) string {
 	var b strings.Builder
-	width := 20 // room for the name
-	for i, word := range strings.Fields(value) {
-		if i > 0 {
-			if width+1+len(word) > 76 {
-				b.WriteString("\r\n")
-				width = 0
-			}
-			b.WriteByte(' ')
-			width++
+	b.WriteString(name + ":")
+	width := len(name) + 1
+	for _, word := range strings.Fields(value) {
+		if width+1+len(word) > 76 {
+			b.WriteString("\r\n")
+			width = 0
 		}
-		b.WriteString(word)
-		width += len(word)
+		b.WriteString(" " + word)
+		width += 1 + len(word)
 	}
-	return b.String()
+	return b.String() + "\r\n"
 }
