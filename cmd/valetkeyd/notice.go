@@ -80,6 +80,9 @@ func (n *notices) start(ctx context.Context, s *store.Store, stateDir string, lo
 	defer n.mu.Unlock()
 	n.service, n.done = notice.New(s, daemonName(stateDir), log), make(chan struct{})
 	n.service.Configure(n.config)
+	if err := n.service.Register(ctx); err != nil && ctx.Err() == nil {
+		log.Warn("events may give no notices yet", "err", err)
+	}
 	go func() {
 		defer close(n.done)
 		n.service.Run(ctx)

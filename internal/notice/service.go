@@ -139,7 +139,7 @@ func (s *Service) Run(ctx context.Context) {
 		now := time.Now()
 		var err error
 		if c != registered || now.Sub(registeredAt) >= registerEvery {
-			if err = s.call(ctx, func(ctx context.Context) error { return s.queue.SetNoticeTargets(ctx, s.daemon, c.targets()) }); err == nil {
+			if err = s.register(ctx, c); err == nil {
 				registered, registeredAt = c, now
 			}
 		}
@@ -175,6 +175,13 @@ func (s *Service) call(ctx context.Context, f func(context.Context) error) error
 	ctx, cancel := context.WithTimeout(ctx, queueTime)
 	defer cancel()
 	return f(ctx)
+}
+
+// Register makes known whom this daemon tells of what: from then on no event is missed. [Service.Run] does so too, and tries until it can.
+func (s *Service) Register(ctx context.Context) error { return s.register(ctx, s.current()) }
+
+func (s *Service) register(ctx context.Context, c *Config) error {
+	return s.call(ctx, func(ctx context.Context) error { return s.queue.SetNoticeTargets(ctx, s.daemon, c.targets()) })
 }
 
 // clean looks for what must happen without an event.
@@ -271,7 +278,7 @@ func (s *Service) hook(ctx context.Context, h Hook, n auth.Notice, e Event) {
 		s.failed(n, err, 0)
 		return
 	}
-	output, err := run(ctx, h.Command, []string{"VALETKEY_EVENT=" + e.Event}, append(input, '\n'), h.TimeLimit)
+	output, err := run(ctx, h.Command, []string{"VALETKEY_EVENT=" + e.Event, "VALETKEY_LOGIN=" + e.Login, "VALETKEY_LABEL=" + e.Label}, append(input, '\n'), h.TimeLimit)
 	if ctx.Err() != nil {
 		s.postpone(n, 0, false) // the daemon stops
 		return

@@ -204,6 +204,21 @@ func (d *Dovecot) Tool(t testing.TB, name string, args ...string) (code int, std
 	return Run(t, "", mounted(t, cmd, d.at))
 }
 
+// ToolScript is a program that others can run as they would run one of Dovecot 2.3's, doveadm for example.
+func (d *Dovecot) ToolScript(t testing.TB, name string) (path string) {
+	t.Helper()
+	path = filepath.Join(Dir(t), name)
+	cmd := mounted(t, exec.Command(program(t, dovecotCore, name)), d.at)
+	quoted := make([]string, len(cmd.Args))
+	for i, a := range cmd.Args {
+		quoted[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec "+strings.Join(quoted, " ")+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // Processes are those of the server, each with its command line.
 func (d *Dovecot) Processes() map[int]string {
 	all := map[int]string{}
