@@ -30,6 +30,23 @@ func TestRoles(t *testing.T) {
 	run(t, d, "testdata/roles")
 }
 
+// TestDelivery runs those that need mail servers in the daemon's configuration.
+func TestDelivery(t *testing.T) {
+	d := harness.NewDaemon(t, "")
+	d.Sections = `
+[mail]
+domain = "example.org"
+organisation = "Example & Sons"
+[mail.imap]
+host = "imap.example.org"
+[mail.smtp]
+host = "smtp.example.org"
+socket = "starttls"
+`
+	d.Start(t)
+	run(t, d, "testdata/delivery")
+}
+
 func run(t *testing.T, d *harness.Daemon, dir string) {
 	t.Run("scenarios", func(t *testing.T) { // the daemon outlives the parallel scripts
 		testscript.Run(t, testscript.Params{
