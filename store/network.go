@@ -52,14 +52,14 @@ func (r *recorder) noteNetwork(a *auth.Attempt, n *note) {
 
 // The first network of an app password is no news: either it is the first use, or nobody wanted to know before.
 //
-// The row of the app password is locked, so that of two daemons one finds the other's network; skipped are those that an admin
-// changes at this moment, and noted again within the hour.
+// FOR KEY SHARE, which the foreign key takes anyway, keeps nobody out but who deletes the row; skipped are those that are being deleted. So a
+// use is not lost because another daemon writes its own at this moment.
 const writeNetworksSQL = `
 WITH u AS (
 	SELECT DISTINCT ON (id, network) id, network, statement_timestamp() - make_interval(secs => age) AS at, detail
 	FROM unnest($2::bigint[], $3::cidr[], $4::float8[], $5::jsonb[]) AS u (id, network, age, detail)
 ), locked AS (
-	SELECT p.id, p.account_id, p.label FROM app_passwords p WHERE p.id IN (SELECT id FROM u) ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED
+	SELECT p.id, p.account_id, p.label FROM app_passwords p WHERE p.id IN (SELECT id FROM u) ORDER BY p.id FOR KEY SHARE OF p SKIP LOCKED
 ), before AS (
 	SELECT id, EXISTS (SELECT FROM app_password_networks w WHERE w.app_password_id = locked.id) AS known FROM locked
 ), added AS (

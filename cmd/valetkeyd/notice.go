@@ -121,7 +121,7 @@ func daemonName(stateDir string) string {
 	if err != nil {
 		host = "unknown"
 	}
-	return auth.Clip(host+":"+stateDir, 500)
+	return auth.Clip(strings.ToValidUTF8(host+":"+stateDir, "?"), 500)
 }
 
 // mailSettings are those of the file, for the admin verbs.

@@ -25,6 +25,24 @@ const (
 	NoTLS    = "none" // to this machine only
 )
 
+// maxReplies bounds what a server may say to one mail, in bytes. The handshake of TLS is part of it.
+const maxReplies = 256 << 10
+
+// bounded is a connection that ends when the other side has said too much.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("the server says too much")
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
 // mailTime bounds the sending of one mail.
 const mailTime = 30 * time.Second
 
@@ -97,6 +115,7 @@ func (s *SMTP) send(ctx context.Context, from, to string, message []byte) error 
 		return unreachable{err}
 	}
 	defer conn.Close()
+	conn = &bounded{conn, maxReplies}
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()

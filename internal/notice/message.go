@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -86,7 +87,7 @@ func LoadTemplates(folder, organisation string) (*Templates, error) {
 }
 
 func readTemplate(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a named pipe must not hold us up
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func TestMessages(t *testing.T) {
 			[]string{"Hello Alice Ädams,", "account alice on 26 November 2026, 12:00 UTC", "It opens: imap, smtp.", "It ends on 10 December 2026, 12:00 UTC", "Müller & Söhne"}},
 		auth.NoticeFirstUse:    {use, `Your app password "Télé" was used for the first time`, []string{"service: imap", "from:    198.51.100.7"}},
 		auth.NoticeNewNetwork:  {use, `Your app password "Télé" was used from a new network`, []string{"198.51.100.7 (network 198.51.100.0/24)"}},
-		auth.NoticeRevoked:     {map[string]any{"why": "lost"}, `Your app password "Télé" was revoked`, []string{"The reason that was given: lost"}},
+		auth.NoticeRevoked:     {map[string]any{"why": "lost"}, `Your app password "Télé" was revoked`, []string{"was revoked on 26 November 2026, 12:00 UTC.\n\nThe device"}},
 		auth.NoticeExpiresSoon: {map[string]any{"expires_at": "2026-12-10T12:00:00Z"}, `Your app password "Télé" ends on 10 December 2026`, []string{"on 10 December 2026, 12:00 UTC"}},
 		auth.NoticeRevokedUse:  {use, `A device still tries your revoked app password "Télé"`, []string{"service: imap"}},
 	} {
@@ -76,6 +76,9 @@ func TestMessages(t *testing.T) {
 		m, subject, body := letter(t, raw)
 		if subject != tt.subject {
 			t.Errorf("%s: subject %q, want %q", kind, subject, tt.subject)
+		}
+		if strings.Contains(body, "lost") {
+			t.Errorf("%s: the mail tells the reason, which is for the audit log", kind)
 		}
 		for _, want := range tt.body {
 			if !strings.Contains(body, want) {

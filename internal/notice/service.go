@@ -143,15 +143,13 @@ func (s *Service) Run(ctx context.Context) {
 				registered, registeredAt = c, now
 			}
 		}
-		if len(c.targets()) > 0 && err == nil {
-			if now.Sub(cleanedAt) >= cleanEvery {
-				if err = s.clean(ctx, c); err == nil {
-					cleanedAt = now
-				}
+		if err == nil && now.Sub(cleanedAt) >= cleanEvery { // also what other daemons, or this one before, wanted
+			if err = s.clean(ctx, c); err == nil {
+				cleanedAt = now
 			}
-			if err == nil {
-				err = s.take(ctx, c)
-			}
+		}
+		if err == nil && len(c.targets()) > 0 {
+			err = s.take(ctx, c)
 		}
 		if ctx.Err() != nil {
 			return
@@ -196,6 +194,9 @@ func (s *Service) clean(ctx context.Context, c *Config) error {
 				return err
 			}
 		}
+	}
+	if c.MaxAge <= 0 { // not configured yet
+		return nil
 	}
 	return s.call(ctx, func(ctx context.Context) error {
 		old, err := s.queue.PurgeNotices(ctx, c.MaxAge)

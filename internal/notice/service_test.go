@@ -440,6 +440,8 @@ func TestServersThatDoNotPlay(t *testing.T) {
 		}, "refuses our user name and password with code 535"},
 		{"no STARTTLS", StartTLS, nil, "does not offer STARTTLS"},
 		{"not TLS", TLS, nil, "tls: first record does not look like a TLS handshake"},
+		{"endless reply", NoTLS, func(string) string { return strings.Repeat("250-x\r\n", 100_000) + "250 x" }, "says too much"},
+		{"endless line", NoTLS, func(string) string { return "250 " + strings.Repeat("x", 1<<20) }, "does not offer AUTH"}, // the line is cut,
 		{"sender refused", NoTLS, func(l string) string {
 			if strings.HasPrefix(l, "MAIL") {
 				return "553 no"

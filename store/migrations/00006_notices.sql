@@ -30,6 +30,8 @@ CREATE TABLE notices (
 );
 CREATE INDEX notices_due_idx ON notices (target, due_at) WHERE done_at IS NULL;
 CREATE INDEX notices_done_idx ON notices (done_at) WHERE done_at IS NOT NULL;
+-- For the limits: how many in the last hour.
+CREATE INDEX notices_sent_idx ON notices (target, done_at) WHERE outcome = 'sent';
 CREATE INDEX notices_account_idx ON notices (account_id, done_at) WHERE done_at IS NOT NULL;
 
 -- Networks from which an app password was used, as far as somebody wants to be told of new ones.
