@@ -216,17 +216,18 @@ func (a *app) autoconfigCommand() *cobra.Command {
 	var output string
 	var force bool
 	cmd := &cobra.Command{
-		Use:   "autoconfig LOGIN",
+		Use:   "autoconfig [LOGIN]",
 		Short: "Print a Thunderbird autoconfig file for an account",
 		Long: `Print an autoconfig file for Thunderbird and others that read its format: servers, ports and the user name, without any secret. The servers
 are those of [mail] in the daemon's configuration.`,
 		Example:           "  valetkey autoconfig alice --output config-v1.1.xml",
-		Args:              args("LOGIN"),
+		Args:              ownArgs("LOGIN"),
 		ValidArgsFunction: a.completeLogin,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			m, err := a.client().MailSettings(cmd.Context(), given[0])
+			login, _ := splitOwn(given, 1)
+			m, err := a.client().MailSettings(cmd.Context(), login)
 			if err != nil {
-				return err
+				return ownError(cmd, login, "LOGIN", err)
 			}
 			if output != "" {
 				f, err := createFile(output, force)

@@ -138,6 +138,7 @@ var whoMay = map[string]string{
 	"POST /v1/plugin/check":             "ah",
 	"GET /v1/events":                    "ahr",
 	"GET /v1/why":                       "ahr",
+	"GET /v1/mail-settings":             "ahru",
 }
 
 func TestWhoMay(t *testing.T) {

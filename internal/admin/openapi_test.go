@@ -223,7 +223,7 @@ var types = map[string]any{
 	"Rename": Rename{}, "Revocation": Revocation{}, "Exemption": Exemption{}, "Enrolment": Enrolment{}, "Plugin": Plugin{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
 	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{}, "WhyEnrolment": WhyEnrolment{},
-	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{},
+	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},
 	"Counters": auth.Counters{}, "Directory": Directory{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
 }
 
