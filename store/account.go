@@ -19,15 +19,15 @@ const (
 	maxPage     = 1000
 )
 
-const accountColumns = entryColumns + `, a.kind = 'reader',
-	(SELECT count(*) FROM app_passwords WHERE account_id = a.id AND revoked_at IS NULL AND NOT ` + expired + `)`
+const accountColumns = entryColumns + `, a.kind = 'reader', COALESCE(a.app_password_limit, 0),
+	(SELECT count(*) FROM app_passwords WHERE account_id = a.id AND ` + counted + `)`
 
 func scanAccount(row interface{ Scan(...any) error }) (auth.Account, error) {
 	var a auth.Account
 	var attributes, userdb []byte
 	var reader bool
 	err := row.Scan(&a.ID, &a.UUID, &a.Login, &a.DisplayName, &a.Enabled, &attributes, &userdb, &a.CreatedAt, &a.ModifiedAt,
-		pq.Array(&a.Aliases), pq.Array(&a.Groups), &reader, &a.AppPasswords)
+		pq.Array(&a.Aliases), pq.Array(&a.Groups), &reader, &a.Limit, &a.AppPasswords)
 	if err != nil {
 		return auth.Account{}, err
 	}
@@ -221,6 +221,11 @@ func changeRecord(ctx context.Context, tx *sql.Tx, old *auth.Account, c auth.Acc
 	if !maps.Equal(userdb, old.Userdb) {
 		detail["userdb"] = slices.Sorted(maps.Keys(c.Userdb))
 	}
+	limit := old.Limit
+	if c.Limit != nil && *c.Limit != limit {
+		limit = *c.Limit
+		detail["limit"] = limit
+	}
 	var added, removed []string
 	for _, a := range c.AddAliases {
 		if a != old.Login && !slices.Contains(old.Aliases, a) {
@@ -247,8 +252,8 @@ func changeRecord(ctx context.Context, tx *sql.Tx, old *auth.Account, c auth.Acc
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE accounts SET display_name = $2, attributes = $3, userdb = $4, keyed = $5, modified_at = now()
-		WHERE id = $1`, old.ID, name, texts[0], texts[1], keyVersion); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE accounts SET display_name = $2, attributes = $3, userdb = $4, keyed = $5, app_password_limit = NULLIF($6, 0),
+		modified_at = now() WHERE id = $1`, old.ID, name, texts[0], texts[1], keyVersion, limit); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM logins WHERE account_id = $1 AND login = ANY ($2::text[])", old.ID, pq.Array(removed)); err != nil {
@@ -326,14 +331,23 @@ type lockedAccount struct {
 	id      int64
 	login   string // canonical
 	enabled bool
+	limit   int // live app passwords; 0: as the configuration says
+}
+
+// mayHave is how many live app passwords the account may have, given what the configuration says.
+func (a lockedAccount) mayHave(configured int) int {
+	if a.limit > 0 {
+		configured = a.limit
+	}
+	return min(configured, maxLive)
 }
 
 // lockAccount makes the transactions that change an account or its app passwords wait for each other, so that each sees
 // the rows that the ones before it left.
 func lockAccount(ctx context.Context, tx *sql.Tx, login string) (lockedAccount, error) {
 	var a lockedAccount
-	err := tx.QueryRowContext(ctx, `SELECT a.id, a.login, a.enabled FROM logins n JOIN accounts a ON a.id = n.account_id
-		WHERE n.login = $1 FOR NO KEY UPDATE OF a`, login).Scan(&a.id, &a.login, &a.enabled)
+	err := tx.QueryRowContext(ctx, `SELECT a.id, a.login, a.enabled, COALESCE(a.app_password_limit, 0) FROM logins n JOIN accounts a ON a.id = n.account_id
+		WHERE n.login = $1 FOR NO KEY UPDATE OF a`, login).Scan(&a.id, &a.login, &a.enabled, &a.limit)
 	return a, noRowsIs(err, auth.ErrNoAccount)
 }
 

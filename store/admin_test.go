@@ -175,7 +175,8 @@ func TestAppPasswords(t *testing.T) {
 
 	// Rename.
 	rename := func(key, label string) error {
-		return s.RenameAppPassword(ctx, "alice", key, label, strings.ToLower(label), "root")
+		_, err := s.ChangeAppPassword(ctx, "alice", key, auth.AppPasswordChange{Label: label, LabelKey: strings.ToLower(label)}, "root")
+		return err
 	}
 	for _, tt := range []struct {
 		key, label string
@@ -185,7 +186,7 @@ func TestAppPasswords(t *testing.T) {
 		{"mobile", "same value, other pepper", auth.ErrLabelTaken},
 	} {
 		if err := rename(tt.key, tt.label); !errors.Is(err, tt.want) {
-			t.Errorf("RenameAppPassword(%q, %q) = %v, want %v", tt.key, tt.label, err, tt.want)
+			t.Errorf("ChangeAppPassword(%q, %q) = %v, want %v", tt.key, tt.label, err, tt.want)
 		}
 	}
 
@@ -204,8 +205,8 @@ func TestAppPasswords(t *testing.T) {
 	if _, err := s.RevokeAppPassword(ctx, "bob", "mobile", "", "root"); !errors.Is(err, auth.ErrNoAccount) {
 		t.Errorf("RevokeAppPassword(unknown login) = %v, want ErrNoAccount", err)
 	}
-	if err := rename("mobile", "x"); !errors.Is(err, auth.ErrNoLabel) {
-		t.Errorf("RenameAppPassword of a revoked one = %v, want ErrNoLabel", err)
+	if err := rename("mobile", "x"); !errors.Is(err, auth.ErrRevoked) {
+		t.Errorf("ChangeAppPassword of a revoked one = %v, want ErrRevoked", err)
 	}
 	p3 := addAppPassword(t, s, "alice", "mobile", tag(1, 1))
 	if r3, err := s.RevokeAppPassword(ctx, "alice", "mobile", "", "root"); err != nil || r3.ID != p3.ID {

@@ -18,23 +18,28 @@ const (
 	maxLive = 1000
 	// maxTombstones is how many revoked and expired ones are kept, so that what a login reads is bounded.
 	maxTombstones = 1000
-	// maxListed is how many app passwords are listed.
-	maxListed = maxLive + maxTombstones
+	// maxListed is how many app passwords are listed. Each live one may have an old secret beside the new one.
+	maxListed = 2*maxLive + maxTombstones
 )
+
+// counted is true of the app passwords that count towards the limit of their account: what is live, but for old secrets that are about
+// to end.
+const counted = `revoked_at IS NULL AND replaced_at IS NULL AND NOT ` + expired
 
 const appPasswordColumns = `id, account_id, label, services, networks::text[], origin, created_at, created_by, expires_at,
 	(extract(epoch FROM expires_unused_for) * 1000000)::bigint, last_used_at, last_used_service, last_used_front_end,
-	host(last_used_addr), revoked_at, revoked_by, revoked_why, exempt_at, exempt_by, exempt_why, ` + expired
+	host(last_used_addr), revoked_at, revoked_by, revoked_why, COALESCE(replaces, 0), replaced_at, exempt_at, exempt_by, exempt_why, ` + expired
 
-func scanAppPassword(row interface{ Scan(...any) error }, login string) (auth.AppPassword, error) {
+// scanAppPassword reads appPasswordColumns and then more.
+func scanAppPassword(row interface{ Scan(...any) error }, login string, more ...any) (auth.AppPassword, error) {
 	p := auth.AppPassword{Login: login}
 	var networks []string
-	var expiresAt, usedAt, revokedAt, exemptAt sql.NullTime
+	var expiresAt, usedAt, revokedAt, replacedAt, exemptAt sql.NullTime
 	var unusedFor sql.NullInt64
 	var service, frontEnd, addr, revokedBy, revokedWhy, exemptBy, exemptWhy sql.NullString
-	err := row.Scan(&p.ID, &p.AccountID, &p.Label, pq.Array(&p.Services), pq.Array(&networks), &p.Origin, &p.CreatedAt,
-		&p.CreatedBy, &expiresAt, &unusedFor, &usedAt, &service, &frontEnd, &addr, &revokedAt, &revokedBy, &revokedWhy,
-		&exemptAt, &exemptBy, &exemptWhy, &p.Expired)
+	err := row.Scan(append([]any{&p.ID, &p.AccountID, &p.Label, pq.Array(&p.Services), pq.Array(&networks), &p.Origin, &p.CreatedAt,
+		&p.CreatedBy, &expiresAt, &unusedFor, &usedAt, &service, &frontEnd, &addr, &revokedAt, &revokedBy, &revokedWhy, &p.Replaces,
+		&replacedAt, &exemptAt, &exemptBy, &exemptWhy, &p.Expired}, more...)...)
 	if err != nil {
 		return auth.AppPassword{}, err
 	}
@@ -48,7 +53,7 @@ func scanAppPassword(row interface{ Scan(...any) error }, login string) (auth.Ap
 	p.ExpiresAt, p.RevokedAt = expiresAt.Time, revokedAt.Time
 	p.ExpiresUnusedFor = time.Duration(unusedFor.Int64) * time.Microsecond
 	p.RevokedBy, p.RevokedWhy = revokedBy.String, revokedWhy.String
-	p.ExemptAt, p.ExemptBy, p.ExemptWhy = exemptAt.Time, exemptBy.String, exemptWhy.String
+	p.ReplacedAt, p.ExemptAt, p.ExemptBy, p.ExemptWhy = replacedAt.Time, exemptAt.Time, exemptBy.String, exemptWhy.String
 	if usedAt.Valid {
 		p.LastUsed = &auth.Use{At: usedAt.Time, Service: service.String, FrontEnd: frontEnd.String}
 		if addr.Valid {
@@ -128,7 +133,7 @@ func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth
 		}
 		var live int
 		var labelTaken, tagTaken bool
-		err = tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE NOT `+expired+`),
+		err = tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE `+counted+`),
 			COALESCE(bool_or(holds_label AND label_key = $2), false), COALESCE(bool_or(pepper_id = $3 AND tag = $4), false)
 			FROM app_passwords WHERE account_id = $1 AND revoked_at IS NULL`,
 			a.id, n.LabelKey, pepper, tag).Scan(&live, &labelTaken, &tagTaken)
@@ -137,7 +142,7 @@ func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth
 			return err
 		case labelTaken:
 			return auth.ErrLabelTaken
-		case live >= min(n.LimitPerAccount, maxLive):
+		case live >= a.mayHave(n.LimitPerAccount):
 			return auth.ErrLimit
 		case tagTaken:
 			return auth.ErrTagTaken
@@ -219,73 +224,6 @@ func (s *Store) AppPasswords(ctx context.Context, login string, all bool) ([]aut
 		list = append(list, p)
 	}
 	return list, failed("list app passwords", rows.Err())
-}
-
-// RenameAppPassword gives a new label to the app password that holds the label with this key. [auth.ErrNoLabel]: none
-// does, or it is revoked. [auth.ErrLabelTaken]: another one has the new label. A new label that differs from the old one
-// only in case is allowed.
-func (s *Store) RenameAppPassword(ctx context.Context, login, key, newLabel, newKey, by string) error {
-	return s.transact(ctx, "rename app password", func(ctx context.Context, tx *sql.Tx) error {
-		a, err := lockAccount(ctx, tx, login)
-		if err != nil {
-			return err
-		}
-		var id int64
-		var old string
-		err = tx.QueryRowContext(ctx, "SELECT id, label FROM app_passwords WHERE account_id = $1 AND label_key = $2 AND holds_label",
-			a.id, key).Scan(&id, &old)
-		if err != nil {
-			return noRowsIs(err, auth.ErrNoLabel)
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE app_passwords SET holds_label = false
-			WHERE account_id = $1 AND holds_label AND label_key = $2 AND id <> $3 AND `+expired, a.id, newKey, id); err != nil {
-			return err
-		}
-		// A label that is still taken breaks the unique index, which says so.
-		if _, err := tx.ExecContext(ctx, "UPDATE app_passwords SET label = $2, label_key = $3 WHERE id = $1",
-			id, newLabel, newKey); err != nil {
-			return err
-		}
-		return addEvent(ctx, tx, event{kind: eventAppPasswordRenamed, actor: by, accountID: a.id, login: a.login,
-			appPasswordID: id, label: newLabel, detail: map[string]any{"from": old}})
-	})
-}
-
-// RevokeAppPassword ends the app password with this label key and returns it. When it returns, the next login anywhere
-// is refused; with synchronous standbys this holds across a failover too. If the label is not held by any, the newest
-// that had it counts: revoking one that is already revoked is not an error and changes nothing. [auth.ErrNoLabel]: none
-// ever had the label.
-func (s *Store) RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error) {
-	var out auth.AppPassword
-	err := s.transact(ctx, "revoke app password", func(ctx context.Context, tx *sql.Tx) error {
-		if err := commitEverywhere(ctx, tx); err != nil {
-			return err
-		}
-		a, err := lockAccount(ctx, tx, login)
-		if err != nil {
-			return err
-		}
-		out, err = scanAppPassword(tx.QueryRowContext(ctx, "SELECT "+appPasswordColumns+` FROM app_passwords
-			WHERE account_id = $1 AND label_key = $2 ORDER BY holds_label DESC, id DESC LIMIT 1`, a.id, key), a.login)
-		if err != nil {
-			return noRowsIs(err, auth.ErrNoLabel)
-		}
-		if !out.RevokedAt.IsZero() {
-			return nil
-		}
-		out, err = scanAppPassword(tx.QueryRowContext(ctx, `UPDATE app_passwords
-			SET revoked_at = now(), revoked_by = $2, revoked_why = $3, holds_label = false
-			WHERE id = $1 RETURNING `+appPasswordColumns, out.ID, by, why), a.login)
-		if err != nil {
-			return err
-		}
-		return addEvent(ctx, tx, event{kind: eventAppPasswordRevoked, actor: by, accountID: a.id, login: a.login,
-			appPasswordID: out.ID, label: out.Label, detail: map[string]any{"why": why}})
-	})
-	if err != nil {
-		return auth.AppPassword{}, err
-	}
-	return out, nil
 }
 
 // insertAccount adds an account that has a login and nothing else.

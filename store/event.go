@@ -20,6 +20,8 @@ const (
 	eventMemberRemoved      = "group.member_removed"
 	eventAppPasswordCreated = "app_password.created"
 	eventAppPasswordRenamed = "app_password.renamed"
+	eventAppPasswordChanged = "app_password.changed"
+	eventAppPasswordRotated = "app_password.rotated"
 	eventAppPasswordRevoked = "app_password.revoked"
 	eventExempted           = "app_password.exempted"
 	eventExemptionEnded     = "app_password.exemption_ended"

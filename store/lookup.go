@@ -74,7 +74,7 @@ const (
 // on the row, so that it is evaluated once in a query and normally switches the arm off.
 const lookupSQL = `
 SELECT q.i::integer, a.id, NULLIF(a.login, q.login), ` + accountFlags + ` + COALESCE(p.flags, 0),
-	p.id, p.label, p.phc, p.services, p.networks
+	p.id, p.label, p.phc, p.services, p.networks, p.replaces
 FROM unnest($1::text[], $2::integer[], $3::integer[]) WITH ORDINALITY AS q (login, pepper_id, tag, i)
 JOIN logins l ON l.login = q.login
 JOIN accounts a ON a.id = l.account_id
@@ -88,7 +88,7 @@ LEFT JOIN LATERAL (
 ) p ON true
 UNION ALL
 SELECT q.i::integer, a.id, NULLIF(a.login, q.login), ` + accountFlags + ` + p.flags,
-	p.id, p.label, p.phc, p.services, p.networks
+	p.id, p.label, p.phc, p.services, p.networks, p.replaces
 FROM unnest($1::text[], $2::integer[]) WITH ORDINALITY AS q (login, pepper_id, i)
 JOIN logins l ON l.login = q.login
 JOIN accounts a ON a.id = l.account_id
@@ -104,7 +104,7 @@ const accountFlags = `CASE WHEN a.enabled THEN 1 ELSE 0 END + CASE WHEN a.kind =
 const candidateColumns = `id, label, phc, array_to_string(NULLIF(services, '{}'), ' ') AS services,
 	array_to_string(NULLIF(networks, '{}'), ' ') AS networks,
 	CASE WHEN revoked_at IS NOT NULL THEN 2 ELSE 0 END + CASE WHEN ` + expired + ` THEN 4 ELSE 0 END
-	+ CASE WHEN origin = 'imported' THEN 8 ELSE 0 END + CASE WHEN exempt_at IS NOT NULL THEN 32 ELSE 0 END AS flags`
+	+ CASE WHEN origin = 'imported' THEN 8 ELSE 0 END + CASE WHEN exempt_at IS NOT NULL THEN 32 ELSE 0 END AS flags, replaces`
 
 // errLookupTimeout is what a caller gets that waited for lookupTimeout.
 var errLookupTimeout = errors.New("look up login: the database does not answer in time")
@@ -113,7 +113,11 @@ var errLookupTimeout = errors.New("look up login: the database does not answer i
 // nothing under way is sent at once. It takes 1.2 seconds at most, or until ctx ends. [auth.ErrOverloaded] means that
 // too many wait.
 func (s *Store) Lookup(ctx context.Context, login string, tags []auth.Tag) (*auth.Found, error) {
-	return s.lookups.lookup(ctx, login, tags)
+	found, err := s.lookups.lookup(ctx, login, tags)
+	if found != nil {
+		s.successions.mark(found.Candidates)
+	}
+	return found, err
 }
 
 // LookupStats count since the start.
@@ -400,7 +404,7 @@ type lane struct {
 	logins, peppers, tags, ring []byte // array literals
 	entry                       []int  // element of the arrays -> request of the batch
 	args                        [4]driver.NamedValue
-	row                         [9]driver.Value
+	row                         [10]driver.Value
 
 	failures int // batches in a row, for the log
 }
@@ -671,6 +675,11 @@ func (n *lane) read(batch []*request) error {
 				return errBadRow
 			}
 			c.Networks = append(c.Networks, p)
+		}
+	}
+	if n.row[9] != nil {
+		if c.Replaces, ok1 = n.row[9].(int64); !ok1 {
+			return errBadRow
 		}
 	}
 	r.found.Candidates = append(r.found.Candidates, c)

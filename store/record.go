@@ -94,8 +94,11 @@ func newRecorder(db *sql.DB, log *slog.Logger, now func() time.Time, maxPending 
 // Record implements [auth.Recorder]. An accepted login updates the last use of its app password, at most every five
 // minutes, or every minute if service, front end or address changed. A rejected one whose password matched leaves an
 // event, at most one per hour for the same app password, reason and address. Every rejected one is counted in the history of
-// attempts ([Store.Attempts]).
+// attempts ([Store.Attempts]). The first accepted login with a new secret also ends the old one, see [successions].
 func (s *Store) Record(a auth.Attempt) {
+	if a.OK && a.Replaces != 0 {
+		s.successions.used(a.AppPasswordID, a.Replaces)
+	}
 	s.recorder.record(a)
 	s.attempts.record(a)
 }
@@ -294,7 +297,8 @@ WITH u AS (
 	SELECT p.id, p.last_used_at IS NULL AS first FROM app_passwords p JOIN u ON u.id = p.id ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED
 ), used AS (
 	UPDATE app_passwords p SET last_used_at = u.at, last_used_service = u.service, last_used_front_end = u.front_end,
-		last_used_addr = u.addr
+		last_used_addr = u.addr,
+		used_about = CASE WHEN p.used_about > u.at - interval '7 days' THEN p.used_about ELSE u.at END
 	FROM u JOIN locked USING (id)
 	WHERE p.id = u.id AND (p.last_used_at IS NULL OR p.last_used_at < u.at)
 	RETURNING p.id, p.account_id, p.label, locked.first

@@ -54,6 +54,8 @@ type Store struct {
 	attempts *attempts
 	closed   atomic.Bool
 
+	successions *successions
+
 	directory  *Directory
 	keying     atomic.Bool     // search keys are being made
 	background sync.WaitGroup  // which ends with ctx
@@ -111,6 +113,7 @@ func Open(cfg Config) (*Store, error) {
 	s.lookups = startLookups(hot, cfg.Log, cfg.MaxQueue)
 	s.recorder = startRecorder(s.db, cfg.Log, cfg.Now, cfg.MaxPending)
 	s.attempts = startAttempts(s.db, cfg.Log, cfg.Now, cfg.MaxAttempts)
+	s.successions = startSuccessions(s.endReplaced, cfg.Log, cfg.MaxPending)
 	return s, nil
 }
 
@@ -127,7 +130,7 @@ func (s *Store) Close(ctx context.Context) error {
 	s.stop()
 	err = errors.Join(err, s.directory.close(ctx))
 	s.background.Wait() // each step of it is bounded, and ends with its context
-	err = errors.Join(err, s.recorder.close(ctx), s.attempts.close(ctx))
+	err = errors.Join(err, s.successions.close(ctx), s.recorder.close(ctx), s.attempts.close(ctx))
 	return errors.Join(err, s.db.Close())
 }
 

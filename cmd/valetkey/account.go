@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -110,11 +111,11 @@ func somethingToSet(cmd *cobra.Command, flags ...string) error {
 
 func (a *app) accountSet() *cobra.Command {
 	var p admin.AccountPatch
-	var name string
+	var name, limit string
 	var mail, attributes, userdb []string
 	cmd := &cobra.Command{
 		Use:   "set LOGIN",
-		Short: "Change an account's name, attributes, userdb fields and aliases",
+		Short: "Change an account's name, attributes, userdb fields, aliases and limit",
 		Long: `Change an account. An attribute gets the values that are given and loses those that it had; without a value it goes. What is not
 mentioned stays. The login itself cannot be changed; an alias can be added.`,
 		Example: `  valetkey account set alice --mail alice@example.org --mail a.adams@example.org
@@ -123,7 +124,7 @@ mentioned stays. The login itself cannot be changed; an alias can be added.`,
 		Args:              args("LOGIN"),
 		ValidArgsFunction: a.completeLogin,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if err := somethingToSet(cmd, "name", "mail", "attribute", "userdb", "add-alias", "remove-alias"); err != nil {
+			if err := somethingToSet(cmd, "name", "mail", "attribute", "userdb", "add-alias", "remove-alias", "limit"); err != nil {
 				return err
 			}
 			var err error
@@ -143,6 +144,13 @@ mentioned stays. The login itself cannot be changed; an alias can be added.`,
 			if cmd.Flags().Changed("name") {
 				p.DisplayName = &name
 			}
+			if cmd.Flags().Changed("limit") {
+				n, err := strconv.Atoi(limit)
+				if limit != "default" && (err != nil || n < 1) {
+					return usageError{fmt.Errorf("--limit %q: write a number from 1 on, or default", limit)}
+				}
+				p.Limit = &n
+			}
 			x, err := a.client().PatchAccount(cmd.Context(), given[0], p)
 			if err != nil {
 				return err
@@ -156,6 +164,7 @@ mentioned stays. The login itself cannot be changed; an alias can be added.`,
 	f.StringArrayVar(&attributes, "attribute", nil, "LDAP attribute, `NAME=VALUE`, or NAME= to take it away; repeatable")
 	f.StringArrayVar(&userdb, "userdb", nil, "field for mail servers, `NAME=VALUE`, or NAME= to take it away; repeatable")
 	f.StringArrayVar(&p.AddAliases, "add-alias", nil, "another `LOGIN` that shall mean this account; repeatable")
+	f.StringVar(&limit, "limit", "", "`NUMBER` of live app passwords that it may have, or default for what the configuration says")
 	f.StringArrayVar(&p.RemoveAliases, "remove-alias", nil, "`LOGIN` that shall no longer mean this account; repeatable")
 	return cmd
 }
@@ -256,7 +265,11 @@ func (a *app) accountShow() *cobra.Command {
 				for _, g := range x.Groups {
 					t.row("group", g)
 				}
-				t.row("app passwords", fmt.Sprint(x.AppPasswords))
+				count := fmt.Sprint(x.AppPasswords)
+				if x.Limit > 0 {
+					count += fmt.Sprintf(" of at most %d", x.Limit)
+				}
+				t.row("app passwords", count)
 				t.row("added", moment(x.CreatedAt))
 				for _, name := range sortedKeys(x.Attributes) {
 					for _, v := range x.Attributes[name] {

@@ -14,7 +14,7 @@ import (
 
 func (a *app) createCommand() *cobra.Command {
 	var n admin.NewAppPassword
-	var expires string
+	var expires, unused string
 	var d delivery
 	cmd := &cobra.Command{
 		Use:   "create [LOGIN] LABEL",
@@ -39,9 +39,13 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 			if expires != "" {
 				t, err := parseExpiry(expires, time.Now())
 				if err != nil {
-					return usageError{err}
+					return usageError{fmt.Errorf("--expires %w", err)}
 				}
 				n.ExpiresAt = &t
+			}
+			var err error
+			if n.ExpiresUnusedFor, err = spanFlag("expire-unused", unused); err != nil {
+				return err
 			}
 			defer d.abandon()
 			if err := d.prepare(cmd, a, login, &n); err != nil {
@@ -69,6 +73,7 @@ A user of the machine who has no role leaves LOGIN out and makes one for his own
 	f.StringArrayVar(&n.Networks, "from", nil, "network that it may be used from, `CIDR` or address; repeatable")
 	f.StringVar(&n.ExemptBecause, "exempt-because", "", "ask for no second factor, for this `REASON`: a device without a person")
 	f.StringVar(&expires, "expires", "", "`WHEN` it ends: 2027-12-31 (end of that day), 90d, 12h, or a time as in RFC 3339")
+	f.StringVar(&unused, "expire-unused", "", "`TIME` without use after which it ends: 90d, 12h")
 	d.flags(cmd)
 	return cmd
 }
@@ -91,107 +96,5 @@ func parseExpiry(text string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, nil
 	}
-	return time.Time{}, fmt.Errorf("--expires %q: write 2027-12-31, 90d, 12h or 2027-12-31T18:00:00Z", text)
-}
-
-func (a *app) listCommand() *cobra.Command {
-	var all bool
-	cmd := &cobra.Command{
-		Use:               "list [LOGIN]",
-		Short:             "List an account's app passwords",
-		Args:              ownArgs("LOGIN"),
-		ValidArgsFunction: a.completeLogin,
-		RunE: func(cmd *cobra.Command, given []string) error {
-			login, _ := splitOwn(given, 1)
-			p, err := a.client().AppPasswords(cmd.Context(), login, all)
-			if err != nil {
-				return ownError(cmd, login, "LOGIN", err)
-			}
-			return a.print(p, func() {
-				if len(p.AppPasswords) == 0 && login == "" {
-					fmt.Fprintln(a.out, "you have no app passwords; valetkey create LABEL makes one")
-					return
-				}
-				if len(p.AppPasswords) == 0 {
-					fmt.Fprintf(a.out, "%s has no app passwords; valetkey create LOGIN LABEL makes one\n", visible(login))
-					return
-				}
-				t := a.table("LABEL", "STATUS", "SERVICES", "FROM", "CREATED", "EXPIRES", "LAST USED")
-				for _, x := range p.AppPasswords {
-					t.row(x.Label, passwordState(x), orAll(x.Services), orAll(x.Networks), day(x.CreatedAt), expiry(x), lastUse(x.LastUsed))
-				}
-				t.print()
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&all, "all", false, "revoked and expired ones too")
-	return cmd
-}
-
-func orAll(list []string) string {
-	if len(list) == 0 {
-		return "all"
-	}
-	return strings.Join(list, ",")
-}
-
-func expiry(p admin.AppPassword) string {
-	if p.ExpiresAt == nil {
-		return "never"
-	}
-	return moment(*p.ExpiresAt)
-}
-
-func lastUse(u *admin.Use) string {
-	if u == nil {
-		return "never"
-	}
-	s := moment(u.At) + " " + u.Service
-	if u.Address != "" {
-		s += " from " + u.Address
-	}
-	return s
-}
-
-func (a *app) renameCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "rename [LOGIN] LABEL NEW-LABEL",
-		Short:             "Give an app password another label",
-		Args:              ownArgs("LOGIN", "LABEL", "NEW-LABEL"),
-		ValidArgsFunction: a.completeLabel,
-		RunE: func(cmd *cobra.Command, given []string) error {
-			login, labels := splitOwn(given, 3)
-			if err := a.client().Rename(cmd.Context(), login, labels[0], labels[1]); err != nil {
-				return ownError(cmd, login, "NEW-LABEL", err)
-			}
-			done := map[string]string{"label": labels[1]}
-			if login != "" {
-				done["login"] = login
-			}
-			return a.print(done, func() {
-				fmt.Fprintf(a.out, "app password %q %s is now %q\n", labels[0], of(login), labels[1])
-			})
-		},
-	}
-}
-
-func (a *app) revokeCommand() *cobra.Command {
-	var why string
-	cmd := &cobra.Command{
-		Use:               "revoke [LOGIN] LABEL",
-		Short:             "End an app password, at once and for ever",
-		Long:              "End an app password. From the next login on every daemon refuses it. Revoking one that is revoked already changes nothing.",
-		Args:              ownArgs("LOGIN", "LABEL"),
-		ValidArgsFunction: a.completeLabel,
-		RunE: func(cmd *cobra.Command, given []string) error {
-			login, rest := splitOwn(given, 2)
-			p, err := a.client().Revoke(cmd.Context(), login, rest[0], why)
-			if err != nil {
-				return ownError(cmd, login, "LABEL", err)
-			}
-			return a.print(p, func() { fmt.Fprintf(a.out, "app password %q of %s is revoked\n", p.Label, visible(p.Login)) })
-		},
-	}
-	cmd.Flags().StringVar(&why, "why", "", "`REASON`, for the audit log")
-	return cmd
+	return time.Time{}, fmt.Errorf("%q: write 2027-12-31, 90d, 12h or 2027-12-31T18:00:00Z", text)
 }

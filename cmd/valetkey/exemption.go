@@ -48,11 +48,3 @@ looks at the list next year wants to know. With --end the second factor is asked
 	cmd.Flags().BoolVar(&end, "end", false, "ask for the second factor again")
 	return cmd
 }
-
-// passwordState is the status of an app password, with what else changes whether it opens anything.
-func passwordState(p admin.AppPassword) string {
-	if p.ExemptAt != nil {
-		return p.Status + ", exempt"
-	}
-	return p.Status
-}

@@ -38,6 +38,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	app := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, terminal: isTerminal(os.Stdout), inTerminal: isTerminal(os.Stdin)}
+	if app.terminal {
+		app.width = terminalWidth(os.Stdout)
+	}
 	code := app.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -53,6 +56,7 @@ type app struct {
 	in         io.Reader
 	out, err   io.Writer
 	terminal   bool // out is one
+	width      int  // of it, in columns; 0: not known, or no terminal
 	inTerminal bool
 	socket     string
 	json       bool
@@ -125,7 +129,7 @@ func (a *app) explain(err error) (code int, hint string) {
 	return exitRefused, hint
 }
 
-// callTimeout bounds a whole command.
+// callTimeout bounds a whole command, or each call of one that is marked long.
 const callTimeout = 60 * time.Second
 
 func (a *app) client() *admin.Client { return admin.NewClient(a.socket) }
@@ -149,6 +153,9 @@ Exit codes: 0 done, 1 refused or not found, 2 usage, 3 daemon or database unreac
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			if cmd.Annotations["long"] != "" {
+				return // it bounds its calls
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTimeout)
 			cobra.OnFinalize(cancel)
 			cmd.SetContext(ctx)
@@ -164,9 +171,9 @@ Exit codes: 0 done, 1 refused or not found, 2 usage, 3 daemon or database unreac
 	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "admin socket of the daemon, or VALETKEY_SOCKET; `PATH`")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.accountCommand(), a.groupCommand(), a.readerCommand(), a.createCommand(), a.listCommand(), a.renameCommand(), a.revokeCommand(),
-		a.exemptCommand(), a.pluginCommand(), a.autoconfigCommand(), a.tryCommand(), a.whyCommand(), a.eventsCommand(), a.statusCommand(), a.whoamiCommand(), a.doctorCommand(),
-		a.snippetCommand(), a.manualCommand())
+	root.AddCommand(a.accountCommand(), a.groupCommand(), a.readerCommand(), a.createCommand(), a.listCommand(), a.showCommand(), a.renameCommand(), a.editCommand(),
+		a.rotateCommand(), a.revokeCommand(), a.exemptCommand(), a.pluginCommand(), a.autoconfigCommand(), a.tryCommand(), a.whyCommand(), a.eventsCommand(), a.statusCommand(),
+		a.whoamiCommand(), a.doctorCommand(), a.snippetCommand(), a.manualCommand())
 	return root
 }
 

@@ -418,7 +418,7 @@ func TestOwnAccount(t *testing.T) {
 	if status, answer := c.raw(t, "POST", "/v1/app-passwords", `{"label":"`+strings.Repeat("x", 20<<10)+`"}`); status != 400 {
 		t.Errorf("POST of 20 KiB = %d %s, want 400", status, answer)
 	}
-	if err := c.Rename(ctx, "", "phone", "old phone"); err != nil {
+	if _, err := c.Edit(ctx, "", "phone", AppPasswordPatch{Label: "old phone"}); err != nil {
 		t.Errorf("Rename = %v, want nil", err)
 	}
 	if p, err := c.Revoke(ctx, "", "old phone", "lost"); err != nil || p.RevokedBy != "alice (uid 1001)" {

@@ -105,7 +105,7 @@ func TestLifeOfAnAppPassword(t *testing.T) {
 	if _, err := r.client.Create(ctx, "alice", NewAppPassword{Label: "my phone"}); code(err) != "409 label_taken" {
 		t.Errorf("Create with the same label in other case = %v, want label_taken", err)
 	}
-	if err := r.client.Rename(ctx, "alice", "MY phone", "Tablet"); err != nil {
+	if _, err := r.client.Edit(ctx, "alice", "MY phone", AppPasswordPatch{Label: "Tablet"}); err != nil {
 		t.Errorf("Rename = %v, want nil", err)
 	}
 	for range 2 {
@@ -179,9 +179,12 @@ func TestRefusals(t *testing.T) {
 		"disuse of a minute":      {create(NewAppPassword{ExpiresUnusedFor: "1m"}), "400 bad_expiry"},
 		"unknown account":         {func() error { _, err := r.client.Create(ctx, "bob", NewAppPassword{Label: "x"}); return err }, "404 no_account"},
 		"revoke an unknown label": {func() error { _, err := r.client.Revoke(ctx, "alice", "nothing", ""); return err }, "404 no_label"},
-		"rename an unknown label": {func() error { return r.client.Rename(ctx, "alice", "nothing", "x") }, "404 no_label"},
-		"reason on two lines":     {func() error { _, err := r.client.Revoke(ctx, "alice", "x", "a\nb"); return err }, "400 bad_text"},
-		"65 services":             {create(NewAppPassword{Services: make([]string, 65)}), "400 too_many"},
+		"rename an unknown label": {func() error {
+			_, err := r.client.Edit(ctx, "alice", "nothing", AppPasswordPatch{Label: "x"})
+			return err
+		}, "404 no_label"},
+		"reason on two lines": {func() error { _, err := r.client.Revoke(ctx, "alice", "x", "a\nb"); return err }, "400 bad_text"},
+		"65 services":         {create(NewAppPassword{Services: make([]string, 65)}), "400 too_many"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := code(tc.do()); got != tc.want {

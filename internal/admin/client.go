@@ -176,9 +176,38 @@ func (c *Client) Create(ctx context.Context, login string, n NewAppPassword) (Cr
 	return ask[Created](ctx, c, "POST", "/v1/app-passwords", url.Values{"login": {login}}, n)
 }
 
-// Rename gives an app password another label.
-func (c *Client) Rename(ctx context.Context, login, label, to string) error {
-	return c.call(ctx, "PATCH", "/v1/app-password", url.Values{"login": {login}, "label": {label}}, Rename{to}, nil)
+// AppPassword asks for one app password.
+func (c *Client) AppPassword(ctx context.Context, login, label string) (Detail, error) {
+	return ask[Detail](ctx, c, "GET", "/v1/app-password", url.Values{"login": {login}, "label": {label}}, nil)
+}
+
+// Edit changes an app password.
+func (c *Client) Edit(ctx context.Context, login, label string, p AppPasswordPatch) (AppPassword, error) {
+	return ask[AppPassword](ctx, c, "PATCH", "/v1/app-password", url.Values{"login": {login}, "label": {label}}, p)
+}
+
+// Rotate gives an app password a new secret.
+func (c *Client) Rotate(ctx context.Context, login, label string, n Rotation) (Rotated, error) {
+	return ask[Rotated](ctx, c, "POST", "/v1/app-password/rotate", url.Values{"login": {login}, "label": {label}}, n)
+}
+
+// Find asks for a page of the app passwords that the filter means. An empty order and limit 0 leave these to the daemon.
+func (c *Client) Find(ctx context.Context, f Filter, order, after string, limit int) (Found, error) {
+	q := f.Values()
+	for name, v := range map[string]string{"sort": order, "after": after} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	if limit != 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	return ask[Found](ctx, c, "GET", "/v1/find/app-passwords", q, nil)
+}
+
+// RevokeFound revokes some of what the filter means, and returns those that it revoked and where to go on.
+func (c *Client) RevokeFound(ctx context.Context, n FoundRevocation) (Found, error) {
+	return ask[Found](ctx, c, "POST", "/v1/find/app-passwords/revoke", nil, n)
 }
 
 // Revoke ends an app password; one that is revoked already stays so.

@@ -19,6 +19,8 @@ type memory struct {
 	accounts []auth.Account
 	groups   []auth.Group
 	changes  []auth.AccountChange
+	edits    []auth.AppPasswordChange
+	filters  []auth.AppPasswordFilter
 	rows     []row
 	raceTag  int   // how often AddAppPassword says that the tag was taken meanwhile
 	err      error // of every call, if set
@@ -278,13 +280,65 @@ func (m *memory) ExemptAppPassword(_ context.Context, login, key, why, by string
 	return r.AppPassword, nil
 }
 
-func (m *memory) RenameAppPassword(_ context.Context, login, key, label, newKey, by string) error {
+func (m *memory) AppPassword(_ context.Context, login, key string) (auth.AppPassword, *auth.AppPassword, error) {
+	defer m.enter("")()
+	r, err := m.row(login, key)
+	if err != nil {
+		return auth.AppPassword{}, nil, err
+	}
+	return r.AppPassword, m.old(r), nil
+}
+
+func (m *memory) old(r *row) *auth.AppPassword {
+	if r.Replaces == 0 {
+		return nil
+	}
+	return &m.rows[r.Replaces-1].AppPassword
+}
+
+func (m *memory) ChangeAppPassword(_ context.Context, login, key string, c auth.AppPasswordChange, by string) (auth.AppPassword, error) {
 	defer m.enter(by)()
 	r, err := m.row(login, key)
-	if err == nil {
-		r.Label, r.key = label, newKey
+	if err != nil {
+		return auth.AppPassword{}, err
 	}
-	return err
+	m.edits = append(m.edits, c)
+	if c.Label != "" {
+		r.Label, r.key = c.Label, c.LabelKey
+	}
+	return r.AppPassword, nil
+}
+
+func (m *memory) RotateAppPassword(_ context.Context, login, key string, n auth.Rotation) (auth.AppPassword, *auth.AppPassword, error) {
+	defer m.enter(n.By)()
+	r, err := m.row(login, key)
+	if err != nil {
+		return auth.AppPassword{}, nil, err
+	}
+	if m.raceTag > 0 {
+		m.raceTag--
+		return auth.AppPassword{}, nil, auth.ErrTagTaken
+	}
+	now := *r
+	now.ID, now.tag, now.phc, now.Replaces = int64(len(m.rows)+1), n.Tag, n.PHC, r.ID
+	r.key, r.ReplacedAt, r.ExpiresAt = "", time.Unix(1, 0), n.KeepOldUntil
+	m.rows = append(m.rows, now)
+	return now.AppPassword, m.old(&now), nil
+}
+
+func (m *memory) FindAppPasswords(_ context.Context, f auth.AppPasswordFilter, order auth.Order, after string, limit int) (auth.AppPasswordPage, error) {
+	defer m.enter("")()
+	m.filters = append(m.filters, f)
+	if after == "rubbish" {
+		return auth.AppPasswordPage{}, auth.ErrBadCursor
+	}
+	return auth.AppPasswordPage{Next: string(order) + after, AsOf: time.Unix(7, 0)}, m.err
+}
+
+func (m *memory) RevokeAppPasswords(_ context.Context, f auth.AppPasswordFilter, after string, limit int, why, by string) (auth.AppPasswordPage, error) {
+	defer m.enter(by)()
+	m.filters = append(m.filters, f)
+	return auth.AppPasswordPage{AsOf: time.Unix(7, 0)}, m.err
 }
 
 func (m *memory) RevokeAppPassword(_ context.Context, login, key, why, by string) (auth.AppPassword, error) {

@@ -220,7 +220,7 @@ var types = map[string]any{
 	"Account": Account{}, "Accounts": Accounts{}, "NewAccount": NewAccount{}, "AccountPatch": AccountPatch{},
 	"Group": Group{}, "Groups": Groups{}, "NewGroup": NewGroup{}, "GroupPatch": GroupPatch{},
 	"AppPassword": AppPassword{}, "AppPasswords": AppPasswords{}, "NewAppPassword": NewAppPassword{}, "Created": Created{}, "Use": Use{},
-	"Rename": Rename{}, "Revocation": Revocation{}, "Exemption": Exemption{}, "Enrolment": Enrolment{}, "Plugin": Plugin{},
+	"Revocation": Revocation{}, "Exemption": Exemption{}, "Enrolment": Enrolment{}, "Plugin": Plugin{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
 	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{}, "WhyEnrolment": WhyEnrolment{},
 	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},

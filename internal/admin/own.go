@@ -142,8 +142,8 @@ type (
 
 // fit holds an app password to the services and networks of the rules. One that names none, which would open all, gets those.
 func (n *ownAppPassword) fit(rules *SelfService) error {
-	if len(n.Services) > maxServices || len(n.Networks) > maxEntries {
-		return fault("too_many", "", "an app password has at most %d services and %d networks", maxServices, maxEntries)
+	if len(n.Services) > auth.MaxServices || len(n.Networks) > maxEntries {
+		return fault("too_many", "", "an app password has at most %d services and %d networks", auth.MaxServices, maxEntries)
 	}
 	if allowed := rules.Services; len(allowed) > 0 {
 		if len(n.Services) == 0 {

@@ -75,10 +75,16 @@ func (s *Server) appPasswordRoutes() []route {
 		{method: "GET", path: "/v1/app-passwords", handle: s.getAppPasswords, needs: mayRead, own: &ownCall{query: []string{"all"}}},
 		{method: "POST", path: "/v1/app-passwords", handle: s.postAppPassword, needs: mayManage,
 			own: &ownCall{creates: true, changes: true, body: ownBody(func(rules *SelfService, n *ownAppPassword) error { return n.fit(rules) })}},
+		{method: "GET", path: "/v1/app-password", handle: s.getAppPassword, needs: mayRead, own: &ownCall{query: []string{"label"}}},
+		// Of his own a user changes the label only: the rest may be an admin's decision, and so is who has the secret of one that is
+		// exempt from the second factor.
 		{method: "PATCH", path: "/v1/app-password", handle: s.patchAppPassword, needs: mayManage,
 			own: &ownCall{query: []string{"label"}, changes: true, body: ownBody[ownRename](nil)}},
 		{method: "POST", path: "/v1/app-password/revoke", handle: s.revokeAppPassword, needs: mayRevoke,
 			own: &ownCall{query: []string{"label"}, changes: true, body: ownBody[ownRevocation](nil)}},
+		{method: "POST", path: "/v1/app-password/rotate", handle: s.rotateAppPassword, needs: mayManage},
+		{method: "GET", path: "/v1/find/app-passwords", handle: s.findAppPasswords, needs: mayRead},
+		{method: "POST", path: "/v1/find/app-passwords/revoke", handle: s.revokeFound, needs: mayManage},
 	}
 }
 

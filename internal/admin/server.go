@@ -114,6 +114,11 @@ var sentinels = []struct {
 	{auth.ErrLabelTaken, 409, ProblemDetail{"label_taken", "the account already has an app password with this label", "choose another label, or revoke the old one first"}},
 	{auth.ErrLimit, 409, ProblemDetail{"limit", "the account has as many app passwords as it may", "revoke one that is not used any more; valetkey list LOGIN shows when each was used"}},
 	{auth.ErrRevoked, 409, ProblemDetail{"revoked", "the app password is revoked", "create a new one"}},
+	{auth.ErrExpired, 409, ProblemDetail{"expired", "the app password has expired", "create a new one, or give it more time first: valetkey edit LOGIN LABEL --expires WHEN"}},
+	{auth.ErrLastScope, 409, ProblemDetail{"last_scope", "without its last service or network the app password would open everything", "revoke it, or ask for that in so many words: --all-services, --from-anywhere"}},
+	{auth.ErrNoScope, 409, ProblemDetail{"no_scope", "the app password is not limited to some services or networks, so there is nothing to add to", "--service and --from limit it"}},
+	{auth.ErrScopes, 409, ProblemDetail{"too_many", fmt.Sprintf("an app password has at most %d services and %d networks", auth.MaxServices, auth.MaxNetworks), ""}},
+	{auth.ErrBadCursor, 400, ProblemDetail{"bad_cursor", "after is not a place in this list", "take it from next of the page before, with the same sort"}},
 	{auth.ErrNoGroup, 404, ProblemDetail{"no_group", "no such group", "valetkey group list shows them; valetkey group add NAME adds one"}},
 	{auth.ErrGroupTaken, 409, ProblemDetail{"group_taken", "there is a group of this name already", "valetkey group show NAME shows it"}},
 	{auth.ErrGroupLimit, 409, ProblemDetail{"group_limit", fmt.Sprintf("a group has at most %d members, and a person is in at most %d groups", auth.MaxGroupMembers, auth.MaxGroups),
@@ -310,12 +315,12 @@ func (s *Server) postAppPassword(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) patchAppPassword(w http.ResponseWriter, r *http.Request) {
 	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
-		n, err := read[Rename](r)
+		p, err := read[AppPasswordPatch](r)
 		if err != nil {
 			return nil, err
 		}
 		q := r.URL.Query()
-		return nil, v.Rename(r.Context(), q.Get("login"), q.Get("label"), n.Label, actor(r))
+		return v.Edit(r.Context(), q.Get("login"), q.Get("label"), p, actor(r))
 	})
 }
 
@@ -327,6 +332,49 @@ func (s *Server) revokeAppPassword(w http.ResponseWriter, r *http.Request) {
 		}
 		q := r.URL.Query()
 		return v.Revoke(r.Context(), q.Get("login"), q.Get("label"), n.Why, actor(r))
+	})
+}
+
+func (s *Server) getAppPassword(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.AppPassword(r.Context(), q.Get("login"), q.Get("label")) })
+}
+
+func (s *Server) rotateAppPassword(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		n, err := read[Rotation](r)
+		if err != nil {
+			return nil, err
+		}
+		q := r.URL.Query()
+		return v.Rotate(r.Context(), q.Get("login"), q.Get("label"), n, actor(r))
+	})
+}
+
+func (s *Server) findAppPasswords(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		q := r.URL.Query()
+		f, err := parseFilter(q, "sort", "after", "limit")
+		if err != nil {
+			return nil, err
+		}
+		limit := 0
+		if text := q.Get("limit"); text != "" {
+			if limit, err = strconv.Atoi(text); err != nil {
+				limit = -1 // which is refused
+			}
+		}
+		return v.Find(r.Context(), f, q.Get("sort"), q.Get("after"), limit)
+	})
+}
+
+func (s *Server) revokeFound(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		n, err := read[FoundRevocation](r)
+		if err != nil {
+			return nil, err
+		}
+		return v.RevokeFound(r.Context(), n, actor(r))
 	})
 }
 

@@ -36,7 +36,9 @@ type Store interface {
 	Tags(ctx context.Context, login string) ([]auth.Tag, error)
 	AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth.AppPassword, error)
 	AppPasswords(ctx context.Context, login string, all bool) ([]auth.AppPassword, error)
-	RenameAppPassword(ctx context.Context, login, key, label, newKey, by string) error
+	AppPassword(ctx context.Context, login, key string) (p auth.AppPassword, old *auth.AppPassword, err error)
+	ChangeAppPassword(ctx context.Context, login, key string, c auth.AppPasswordChange, by string) (auth.AppPassword, error)
+	RotateAppPassword(ctx context.Context, login, key string, r auth.Rotation) (now auth.AppPassword, old *auth.AppPassword, err error)
 	RevokeAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
 	ExemptAppPassword(ctx context.Context, login, key, why, by string) (auth.AppPassword, error)
 
@@ -44,6 +46,8 @@ type Store interface {
 	Events(ctx context.Context, f auth.EventFilter, before int64) ([]auth.Event, error)
 	EventsAfter(ctx context.Context, f auth.EventFilter, after int64) (all []auth.Event, next int64, err error)
 	LastEvent(ctx context.Context) (int64, error)
+	FindAppPasswords(ctx context.Context, f auth.AppPasswordFilter, order auth.Order, after string, limit int) (auth.AppPasswordPage, error)
+	RevokeAppPasswords(ctx context.Context, f auth.AppPasswordFilter, after string, limit int, why, by string) (auth.AppPasswordPage, error)
 }
 
 // Upstream is a directory whose users may have app passwords although they have no account yet.
@@ -102,8 +106,8 @@ const (
 	maxText     = 256 // characters of a display name, an attribute's value, a reason
 	maxEntries  = 64  // aliases, networks, attributes, values
 	maxMembers  = 500 // who come or go in one call
-	maxServices = 32
 	maxPage     = 1000
+	maxLimit    = 1000 // live app passwords of an account
 	drawAttempt = 1000 // secrets drawn before giving up: 65,536 tags, at most 1,000 live rows
 )
 
@@ -331,6 +335,12 @@ func (s *Service) PatchAccount(ctx context.Context, name string, p AccountPatch,
 		}
 		c.DisplayName = &text
 	}
+	if p.Limit != nil {
+		if *p.Limit < 0 || *p.Limit > maxLimit {
+			return Account{}, fault("bad_limit", "0 means as many as the configuration says", "an account can have 1 to %d app passwords, not %d", maxLimit, *p.Limit)
+		}
+		c.Limit = p.Limit
+	}
 	if err := checkAttributes(c.Attributes); err != nil {
 		return Account{}, err
 	}
@@ -405,26 +415,11 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 	if add.Label, add.LabelKey, err = label(n.Label); err != nil {
 		return Created{}, err
 	}
-	if len(n.Services) > maxServices || len(n.Networks) > maxEntries {
-		return Created{}, fault("too_many", "", "an app password has at most %d services and %d networks", maxServices, maxEntries)
+	if add.Services, err = services(n.Services); err != nil {
+		return Created{}, err
 	}
-	for _, service := range n.Services {
-		v, err := auth.NormaliseService(service)
-		if err != nil {
-			return Created{}, fault("bad_service", "for example imap, smtp, ldap", "%q: %v", clip(service), err)
-		}
-		if !slices.Contains(add.Services, v) {
-			add.Services = append(add.Services, v)
-		}
-	}
-	for _, network := range n.Networks {
-		p, err := parseNetwork(network)
-		if err != nil {
-			return Created{}, err
-		}
-		if !slices.Contains(add.Networks, p) {
-			add.Networks = append(add.Networks, p)
-		}
+	if add.Networks, err = networks(n.Networks); err != nil {
+		return Created{}, err
 	}
 	if n.ExpiresAt != nil {
 		if !n.ExpiresAt.After(s.Now()) {
@@ -433,11 +428,9 @@ func (s *Service) Create(ctx context.Context, name string, n NewAppPassword, by 
 		add.ExpiresAt = *n.ExpiresAt
 	}
 	if n.ExpiresUnusedFor != "" {
-		d, err := time.ParseDuration(n.ExpiresUnusedFor)
-		if err != nil || d < time.Hour {
-			return Created{}, fault("bad_expiry", "at least 1h; use is noted every few minutes only", "%q is not a time after which it expires unused", clip(n.ExpiresUnusedFor))
+		if add.ExpiresUnusedFor, err = unusedFor(n.ExpiresUnusedFor); err != nil {
+			return Created{}, err
 		}
-		add.ExpiresUnusedFor = d
 	}
 
 	if n.ExemptBecause != "" {
@@ -551,43 +544,4 @@ func (s *Service) AppPasswords(ctx context.Context, name string, all bool) (AppP
 		out.AppPasswords[i] = appPasswordView(p)
 	}
 	return out, nil
-}
-
-// Rename gives the app password another label.
-func (s *Service) Rename(ctx context.Context, name, old, text, by string) error {
-	l, err := login(name)
-	if err != nil {
-		return err
-	}
-	_, key, err := label(old)
-	if err != nil {
-		return err
-	}
-	shown, newKey, err := label(text)
-	if err != nil {
-		return err
-	}
-	return s.Store.RenameAppPassword(ctx, l, key, shown, newKey, by)
-}
-
-// Revoke ends the app password with this label. Logins already accepted are not affected. Revoking one that is already
-// revoked is not an error, so that an interrupted command can be run again; an unknown label is [auth.ErrNoLabel].
-func (s *Service) Revoke(ctx context.Context, name, text, why, by string) (AppPassword, error) {
-	l, err := login(name)
-	if err != nil {
-		return AppPassword{}, err
-	}
-	_, key, err := label(text)
-	if err != nil {
-		return AppPassword{}, err
-	}
-	why = strings.TrimSpace(why)
-	if err := printable("the reason", why); err != nil {
-		return AppPassword{}, err
-	}
-	p, err := s.Store.RevokeAppPassword(ctx, l, key, why, by)
-	if err != nil {
-		return AppPassword{}, err
-	}
-	return appPasswordView(p), nil
 }

@@ -30,7 +30,8 @@ type Account struct {
 	UUID         string              `json:"uuid"`
 	CreatedAt    time.Time           `json:"created_at"`
 	ModifiedAt   time.Time           `json:"modified_at"`
-	AppPasswords int                 `json:"app_passwords"` // live ones
+	AppPasswords int                 `json:"app_passwords"`   // live ones
+	Limit        int                 `json:"limit,omitempty"` // of them; absent: as the configuration says
 }
 
 // NewAccount asks for an account.
@@ -47,6 +48,7 @@ type NewAccount struct {
 type AccountPatch struct {
 	Enabled     *bool   `json:"enabled,omitempty"`
 	DisplayName *string `json:"display_name,omitempty"`
+	Limit       *int    `json:"limit,omitempty"` // live app passwords; 0: as the configuration says
 	// Attributes replace those of the same name; one without values goes. Userdb the same, and an empty field goes.
 	Attributes    map[string][]string `json:"attributes,omitempty"`
 	Userdb        map[string]string   `json:"userdb,omitempty"`
@@ -119,6 +121,11 @@ type AppPassword struct {
 	ExemptAt         *time.Time  `json:"exempt_at,omitempty"` // exempt from the second factor
 	ExemptBy         string      `json:"exempt_by,omitempty"`
 	ExemptWhy        string      `json:"exempt_why,omitempty"`
+
+	// After a rotation, until the first use of the new secret: Rotated is true of the new one, ReplacedAt is of the old one, which
+	// has the same label.
+	Rotated    bool       `json:"rotated,omitempty"`
+	ReplacedAt *time.Time `json:"replaced_at,omitempty"`
 }
 
 // Use is one accepted login.
@@ -148,11 +155,6 @@ type NewAppPassword struct {
 type Created struct {
 	AppPassword AppPassword `json:"app_password"`
 	Secret      string      `json:"secret"` // abcd-efgh-ijkl-mnop
-}
-
-// Rename gives an app password another label.
-type Rename struct {
-	Label string `json:"label"`
 }
 
 // Revocation ends an app password.
@@ -249,6 +251,7 @@ func accountView(a auth.Account) Account {
 	v := Account{
 		Kind: KindPerson, Login: a.Login, Aliases: a.Aliases, DisplayName: a.DisplayName, Enabled: a.Enabled, Attributes: a.Attributes,
 		Userdb: a.Userdb, Groups: a.Groups, UUID: a.UUID, CreatedAt: a.CreatedAt, ModifiedAt: a.ModifiedAt, AppPasswords: a.AppPasswords,
+		Limit: a.Limit,
 	}
 	if a.Kind == auth.Reader {
 		v.Kind = KindReader
@@ -307,6 +310,10 @@ func appPasswordView(p auth.AppPassword) AppPassword {
 			v.LastUsed.Address = u.Addr.String()
 		}
 	}
+	if !p.ReplacedAt.IsZero() {
+		v.ReplacedAt = &p.ReplacedAt
+	}
+	v.Rotated = p.Replaces != 0
 	switch {
 	case !p.RevokedAt.IsZero():
 		v.Status, v.RevokedAt = Revoked, &p.RevokedAt

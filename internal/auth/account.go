@@ -24,6 +24,7 @@ type Account struct {
 	ModifiedAt time.Time
 	// AppPasswords is the number of live ones. Not counted for a directory's entry.
 	AppPasswords int
+	Limit        int // live app passwords that it may have; zero: as many as the configuration says. Not read for a directory's entry.
 }
 
 // NewAccount is what an admin gives to add an account. Login and Aliases must be normalised.
@@ -40,6 +41,7 @@ type NewAccount struct {
 type AccountChange struct {
 	Enabled     *bool   // nil: as it is
 	DisplayName *string // nil: as it is
+	Limit       *int    // nil: as it is; zero: as many as the configuration says
 	// Attributes replace those of the same name in any case; one without values is taken away.
 	Attributes map[string][]string
 	// Userdb replaces the fields of the same name; an empty one is taken away.
@@ -78,6 +80,11 @@ type AppPassword struct {
 	ExemptBy         string
 	ExemptWhy        string
 	Expired          bool // by the database's clock when it was read
+
+	// Between a rotation and the first use of the new secret there are two rows under one label. Replaces is the new one's: the id of
+	// the row with the old secret, zero if there is none (any more). ReplacedAt is the old one's.
+	Replaces   int64
+	ReplacedAt time.Time
 }
 
 // Live reports whether the app password still opens anything.
@@ -120,6 +127,11 @@ var (
 	ErrTagTaken   = errors.New("tag is already in use")
 	ErrLimit      = errors.New("account has as many app passwords as it may")
 	ErrRevoked    = errors.New("app password is revoked")
+	ErrExpired    = errors.New("app password has expired")
+	ErrLastScope  = errors.New("without the last service or network the app password would open everything")
+	ErrNoScope    = errors.New("app password is not limited, so nothing can be added")
+	ErrScopes     = errors.New("app password has as many services or networks as it may")
+	ErrBadCursor  = errors.New("not a place in this list")
 	ErrNoGroup    = errors.New("no such group")
 	ErrGroupTaken = errors.New("group name is already taken")
 	ErrGroupLimit = errors.New("group has as many members, or account is in as many groups, as it may")

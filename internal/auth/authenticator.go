@@ -84,7 +84,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision
 	a.log(ctx, &req, &v, err, penalty.Counts, now.Sub(start))
 	if err == nil && v.accountID != 0 && a.cfg.Recorder != nil {
 		a.cfg.Recorder.Record(Attempt{
-			At: now, AccountID: v.accountID, AppPasswordID: v.rowID, OK: v.decision.OK, Reason: v.decision.Reason,
+			At: now, AccountID: v.accountID, AppPasswordID: v.rowID, Replaces: v.replaces, OK: v.decision.OK, Reason: v.decision.Reason,
 			Service: req.Service, FrontEnd: req.FrontEnd, Addr: req.Addr,
 		})
 	}
@@ -106,6 +106,7 @@ type verdict struct {
 	factor    string // what there is to say about the second factor; empty: nothing
 	accountID int64
 	rowID     int64
+	replaces  int64 // by that row
 }
 
 func reject(r Reason) Decision { return Decision{Reason: r} }
@@ -155,7 +156,7 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 		}
 		return v, nil
 	}
-	v.rowID = row.ID
+	v.rowID, v.replaces = row.ID, row.Replaces
 	v.decision.Label = row.Label
 
 	// The password matched. From here on every refusal looks like a wrong password outside.

@@ -44,6 +44,8 @@ type Candidate struct {
 	Revoked  bool
 	Expired  bool // by the database's clock
 	Exempt   bool // of a device without a person: no second factor is asked for
+	// Replaces is the row with the old secret, which an accepted login with this row ends; zero: none.
+	Replaces int64
 }
 
 // Secrets knows the text of app passwords and their hashes; it is pure computation.
@@ -75,6 +77,7 @@ type Attempt struct {
 	At            time.Time
 	AccountID     int64
 	AppPasswordID int64 // 0 if none matched
+	Replaces      int64 // [Candidate.Replaces] of the row that matched
 	OK            bool
 	Reason        Reason
 	Service       string

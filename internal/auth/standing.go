@@ -59,7 +59,7 @@ func (a *Authenticator) Stands(ctx context.Context, s *Standing) (Reason, error)
 			}
 			if a.cfg.Recorder != nil {
 				a.cfg.Recorder.Record(Attempt{
-					At: a.cfg.Now(), AccountID: s.account, AppPasswordID: s.row, OK: true, Reason: Accepted,
+					At: a.cfg.Now(), AccountID: s.account, AppPasswordID: s.row, Replaces: row.Replaces, OK: true, Reason: Accepted,
 					Service: s.service, FrontEnd: s.frontEnd, Addr: s.addr,
 				})
 			}
