@@ -58,6 +58,9 @@ func run(t *testing.T, d *harness.Daemon, dir string) {
 				env.Setenv("STATE", d.Dir)
 				env.Setenv("LDAP", d.LDAP)
 				env.Setenv("DOVECOT", d.DovecotUnix)
+				// What no line of a script can hold.
+				env.Setenv("HIDDEN", "phone\u202eenohp\u2066")
+				env.Setenv("ESCAPE", "phone\x1b[2J")
 				env.Setenv("PATH", filepath.Dir(harness.Program(t, "valetkey"))+string(os.PathListSeparator)+os.Getenv("PATH"))
 				return nil
 			},
