@@ -78,6 +78,7 @@ type options struct {
 	searchFilter   string
 	memory         bool
 	enrolment      bool
+	list           int // app passwords, to list
 	profile        string
 	json           bool
 }
@@ -104,6 +105,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	fs.StringVar(&o.searchFilter, "search-filter", defaultFilter, "filter of search-then-bind, with %s for the login, which is also the mail address")
 	fs.BoolVar(&o.memory, "memory", false, "measure valetkeyd's memory instead of its speed: with 10,000 and 1,000,000 accounts, and for each idle LDAP connection; takes minutes")
 	fs.BoolVar(&o.enrolment, "enrolment", false, "measure what asking for a second factor at each login costs, instead of comparing servers")
+	fs.IntVar(&o.list, "list", 0, "measure `valetkey list` instead, over so many app passwords: 1000000; 0: not")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of valetkeyd at the highest concurrency to this path with .TARGET added")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of the table")
 	if err := fs.Parse(args); err != nil {
@@ -132,7 +134,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	}{
 		{"seconds", o.seconds > 0}, {"warm-up", o.warmUp >= 0}, {"rounds", o.rounds > 0},
 		{"accounts", o.accounts > 0}, {"logins", o.logins > 0}, {"guesses", o.guesses >= 0}, {"slapd-passwords", o.slapdPasswords > 0},
-		{"checkpassword", o.checkpassword >= 0},
+		{"checkpassword", o.checkpassword >= 0}, {"list", o.list == 0 || o.list >= passwordsPerAccount},
 	} {
 		if !n.ok {
 			faults = append(faults, fmt.Errorf("--%s: too small", n.flag))
@@ -260,6 +262,8 @@ func run(ctx context.Context, o options) (report, error) {
 		err = b.measureMemory(ctx)
 	case o.enrolment:
 		err = b.measureEnrolment(ctx)
+	case o.list > 0:
+		err = b.measureListing(ctx)
 	default:
 		err = b.run(ctx)
 	}
@@ -268,6 +272,9 @@ func run(ctx context.Context, o options) (report, error) {
 
 // settings tells what the figures depend on, a subject a line.
 func settings(o options) string {
+	if o.list > 0 {
+		return fmt.Sprintf("%d accounts with %d app passwords each, last used up to %d days ago", o.list/passwordsPerAccount, passwordsPerAccount, listDays)
+	}
 	if o.memory {
 		return fmt.Sprintf("after %d searches over all accounts, %g s of search then bind by %d of them at 64 connections, and whole listings of %d entries or more",
 			memorySearches, o.seconds, memoryLogins, memoryListed)

@@ -34,6 +34,8 @@ func TestParseOptions(t *testing.T) {
 		}, ""},
 		{"no checkpassword", []string{"--checkpassword", "0"}, func(o options) bool { return o.checkpassword == 0 }, ""},
 		{"checkpassword", []string{"--checkpassword", "-1"}, nil, "--checkpassword"},
+		{"list", []string{"--list", "1000000"}, func(o options) bool { return o.list == 1_000_000 && strings.Contains(settings(o), "40000 accounts") }, ""},
+		{"list of too few", []string{"--list", "3"}, nil, "--list"},
 		{"connections", []string{"--conns", "0"}, nil, "--conns"},
 		{"rounds", []string{"--rounds", "0"}, nil, "--rounds"},
 		{"all faults at once", []string{"--rounds", "0", "--conns", "x", "more"}, nil, "more"},
