@@ -252,7 +252,7 @@ const noDate = "never"
 // is one that is meant, and whether it is the border of the window.
 func (q *query) statement(f auth.AppPasswordFilter, order auth.Order, at cursor, accountID int64, asOf time.Time, limit int) string {
 	walk, rest := q.conditions(f, order, accountID, asOf)
-	key, label, sort := "NULL::timestamptz", "NULL", "id"
+	key, label, sort, outer := "NULL::timestamptz", "NULL", "id", "id"
 	switch order {
 	case auth.ByLogin:
 		if accountID == 0 {
@@ -260,7 +260,7 @@ func (q *query) statement(f auth.AppPasswordFilter, order auth.Order, at cursor,
 		}
 		walk = append(walk, "id > "+q.arg(at.ID))
 	case auth.ByLastUse:
-		key, sort = usedAbout, usedAbout+", id"
+		key, sort, outer = usedAbout, usedAbout+", id", "key, id"
 		if at.Time != nil {
 			walk = append(walk, "("+usedAbout+", id) > ("+q.arg(*at.Time)+"::timestamptz, "+q.arg(at.ID)+"::bigint)")
 		}
@@ -270,7 +270,7 @@ func (q *query) statement(f auth.AppPasswordFilter, order auth.Order, at cursor,
 			walk = append(walk, "expires_at IS NULL", "id > "+q.arg(at.ID))
 			break
 		}
-		key, sort = "expires_at", "expires_at, id"
+		key, sort, outer = "expires_at", "expires_at, id", "key, id"
 		walk = append(walk, "expires_at IS NOT NULL")
 		if at.Time != nil {
 			walk = append(walk, "(expires_at, id) > ("+q.arg(*at.Time)+"::timestamptz, "+q.arg(at.ID)+"::bigint)")
@@ -291,10 +291,12 @@ func (q *query) statement(f auth.AppPasswordFilter, order auth.Order, at cursor,
 	}
 	meant := "COALESCE(" + strings.Join(rest, " AND ") + ", false)"
 	border := "border = " + q.arg(findWindow)
-	return `SELECT ` + appPasswordColumns + `, (SELECT a.login FROM accounts a WHERE a.id = account_id), ` + key + `, ` + label + `, ` + meant + `, ` + border + `
-		FROM (SELECT *, row_number() OVER (ORDER BY ` + sort + `) AS border FROM app_passwords
+	// The key is a column of the inner query, so that the planner sees that its rows are in order already and stops at the limit,
+	// instead of reading the whole window to sort it.
+	return `SELECT ` + appPasswordColumns + `, (SELECT a.login FROM accounts a WHERE a.id = account_id), key, ` + label + `, ` + meant + `, ` + border + `
+		FROM (SELECT *, ` + key + ` AS key, row_number() OVER (ORDER BY ` + sort + `) AS border FROM app_passwords
 			WHERE ` + strings.Join(walk, " AND ") + ` ORDER BY ` + sort + ` LIMIT ` + q.arg(findWindow) + `) p
-		WHERE ` + meant + ` OR ` + border + ` ORDER BY ` + sort + ` LIMIT ` + q.arg(limit)
+		WHERE ` + meant + ` OR ` + border + ` ORDER BY ` + outer + ` LIMIT ` + q.arg(limit)
 }
 
 // findByLogin walks along the accounts. A row behind those of the last account says that the window ends there.
