@@ -154,9 +154,10 @@ func terminalWidth(f *os.File) int {
 	return 0
 }
 
-// visible is s as it is if a terminal shows it without being told to do something, and quoted otherwise.
+// visible is s as it is if a terminal shows it without being told to do something, and quoted otherwise. The joiners that labels may have
+// are as good as printed.
 func visible(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(s) {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && r != '\u200c' && r != '\u200d' }) || !utf8.ValidString(s) {
 		return strconv.QuoteToASCII(s)
 	}
 	return s

@@ -97,7 +97,7 @@ func FuzzTable(f *testing.F) {
 		l := (&app{out: &out, width: min(max(width, 0), 500)}).tableListing(true)
 		l.page([]admin.AppPassword{{Login: s, Label: s, Status: s, Services: []string{s}, LastUsed: &admin.Use{Service: s, Address: s}}})
 		if i := strings.IndexFunc(strings.ReplaceAll(out.String(), "\n", ""), func(r rune) bool {
-			return unicode.IsControl(r) || unicode.In(r, unicode.Cf) || r == unicode.ReplacementChar && !strings.ContainsRune(s, r)
+			return unicode.IsControl(r) || unicode.In(r, unicode.Cf) && r != '\u200c' && r != '\u200d' || r == unicode.ReplacementChar && !strings.ContainsRune(s, r)
 		}); i >= 0 {
 			t.Errorf("table of %q = %q, which has a control character", s, out.String())
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
@@ -61,7 +62,8 @@ const MaxLabel = 64
 var ErrBadLabel = errors.New("not a label")
 
 // CheckLabel trims a label and returns it with the key by which labels are compared: the Nickname profile of PRECIS
-// (RFC 8266), which folds case and inner space. A label is what a person types, any script, no control characters.
+// (RFC 8266), which folds case and inner space. A label is what a person types, any script, no control characters and none that change
+// the direction of what follows. Emoji may be made of several characters; what only joins them or chooses their look is not in the key.
 func CheckLabel(label string) (shown, key string, err error) {
 	if len(label) > 16*MaxLabel {
 		return "", "", fmt.Errorf("%w: longer than %d characters", ErrBadLabel, MaxLabel)
@@ -75,11 +77,29 @@ func CheckLabel(label string) (shown, key string, err error) {
 	case utf8.RuneCountInString(shown) > MaxLabel:
 		return "", "", fmt.Errorf("%w: longer than %d characters", ErrBadLabel, MaxLabel)
 	}
-	key, err = precis.Nickname.CompareKey(shown)
+	key, err = precis.Nickname.CompareKey(bareEmoji(shown))
 	if err != nil {
 		return "", "", fmt.Errorf("%w: it holds a character that is not allowed in a label, such as a control character", ErrBadLabel)
 	}
 	return shown, key, nil
+}
+
+// bareEmoji drops the variation selectors 15 and 16, which keyboards put behind many symbols, and joiners between symbols (UTS 51). PRECIS
+// knows neither. Joiners of scripts stay, which it knows (RFC 5892 appendix A).
+func bareEmoji(s string) string {
+	if !strings.ContainsAny(s, "\ufe0e\ufe0f\u200d") {
+		return s
+	}
+	symbol := func(r rune) bool { return unicode.In(r, unicode.So, unicode.Sk) }
+	text := []rune(strings.NewReplacer("\ufe0e", "", "\ufe0f", "").Replace(s))
+	var b strings.Builder
+	for i, r := range text {
+		if r == '\u200d' && i > 0 && i+1 < len(text) && symbol(text[i-1]) && symbol(text[i+1]) {
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // ErrBadService is wrapped by every error of [NormaliseService].

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
@@ -181,6 +182,14 @@ func TestCheckLabel(t *testing.T) {
 		{"64 characters", strings.Repeat("é", MaxLabel), strings.Repeat("é", MaxLabel), strings.Repeat("é", MaxLabel)},
 		{"64 characters after composition", strings.Repeat("e\u0301", MaxLabel), strings.Repeat("é", MaxLabel), strings.Repeat("é", MaxLabel)},
 
+		{"emoji with a selector", "\u2764\ufe0f Mail", "\u2764\ufe0f Mail", "\u2764 mail"},
+		{"joined emoji", "\U0001f469\U0001f3fd\u200d\U0001f4bb", "\U0001f469\U0001f3fd\u200d\U0001f4bb", "\U0001f469\U0001f3fd\U0001f4bb"},
+		{"flag of four", "\U0001f3f3\ufe0f\u200d\U0001f308", "\U0001f3f3\ufe0f\u200d\U0001f308", "\U0001f3f3\U0001f308"},
+		{"keycap", "1\ufe0f\u20e3", "1\ufe0f\u20e3", "1\u20e3"},
+		{"joiner of a script", "\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937", "\u0915\u094d\u200d\u0937"},
+		{"non-joiner of a script", "\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"},
+		{"right to left", "\u05d8\u05dc\u05e4\u05d5\u05df", "\u05d8\u05dc\u05e4\u05d5\u05df", "\u05d8\u05dc\u05e4\u05d5\u05df"},
+
 		{"empty", "", "", ""},
 		{"only space", " \t\u00a0\u3000 ", "", ""},
 		{"65 characters", strings.Repeat("a", MaxLabel+1), "", ""},
@@ -192,6 +201,17 @@ func TestCheckLabel(t *testing.T) {
 		{"DEL", "Phone\x7f", "", ""},
 		{"C1 control inside", "Old\u009bphone", "", ""},
 		{"right-to-left override", "Phone\u202eenohP", "", ""},
+		{"left-to-right isolate", "Phone\u2066x\u2069", "", ""},
+		{"first strong isolate", "Phone\u2068", "", ""},
+		{"left-to-right mark", "Phone\u200e", "", ""},
+		{"Arabic letter mark", "Ph\u061cone", "", ""},
+		{"byte order mark", "Ph\ufeffone", "", ""},
+		{"soft hyphen", "Ph\u00adone", "", ""},
+		{"tag character", "Phone\U000e0041", "", ""},
+		{"joiner without symbols", "Pho\u200dne", "", ""},
+		{"joiner at the end", "\U0001f469\u200d", "", ""},
+		{"only a selector", "\ufe0f", "", ""},
+		{"private use", "Ph\ue000one", "", ""},
 		{"zero-width space", "Pho\u200bne", "", ""},
 		{"line separator", "Old\u2028phone", "", ""},
 		{"invalid UTF-8", "Phone\xff", "", ""},
@@ -231,6 +251,11 @@ func FuzzLabel(f *testing.F) {
 		}
 		if key == "" || !utf8.ValidString(shown) || utf8.RuneCountInString(shown) > MaxLabel || strings.ContainsAny(shown+key, "\x00\r\n\t\x1b\x7f") {
 			t.Errorf("CheckLabel(%q) = %q, %q, want 1 to %d characters without controls", label, shown, key, MaxLabel)
+		}
+		for _, r := range shown + key {
+			if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && r != '\u200c' && r != '\u200d' || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
+				t.Errorf("CheckLabel(%q) = %q, %q, which has the character %U", label, shown, key, r)
+			}
 		}
 		if shown2, key2, err := CheckLabel(shown); shown2 != shown || key2 != key || err != nil {
 			t.Errorf("CheckLabel(%q) = %q, %q, %v, want %q, %q", shown, shown2, key2, err, shown, key)
