@@ -128,7 +128,9 @@ var whoMay = map[string]string{
 	"DELETE /v1/group":             "a",
 	"GET /v1/app-passwords":        "ahru",
 	"POST /v1/app-passwords":       "au",
+	"GET /v1/app-password":         "ahru",
 	"PATCH /v1/app-password":       "au",
+	"POST /v1/app-password/rotate": "a",
 	"POST /v1/app-password/revoke": "ahu",
 
 	"POST /v1/app-password/exemption":   "a",
@@ -139,6 +141,9 @@ var whoMay = map[string]string{
 	"GET /v1/events":                    "ahr",
 	"GET /v1/why":                       "ahr",
 	"GET /v1/mail-settings":             "ahru",
+
+	"GET /v1/find/app-passwords":         "ahr",
+	"POST /v1/find/app-passwords/revoke": "a",
 }
 
 func TestWhoMay(t *testing.T) {
