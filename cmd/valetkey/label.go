@@ -35,33 +35,34 @@ func (a *app) showCommand() *cobra.Command {
 		ValidArgsFunction: a.completeLabel,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			login, rest := splitOwn(given, 2)
-			p, err := a.client().AppPassword(cmd.Context(), login, rest[0])
+			d, err := a.client().AppPassword(cmd.Context(), login, rest[0])
 			if err != nil {
 				return ownError(cmd, login, "LABEL", err)
 			}
-			return a.print(p, func() {
+			p := d.AppPassword
+			return a.print(d, func() {
 				t := a.table()
 				t.row("login", p.Login)
 				t.row("label", p.Label)
-				t.row("status", status(p.AppPassword))
+				t.row("status", status(p))
 				t.row("services", orAll(p.Services))
 				t.row("from", orAll(p.Networks))
 				t.row("origin", string(p.Origin))
 				t.row("created", moment(p.CreatedAt)+" by "+p.CreatedBy)
-				t.row("expires", expiry(p.AppPassword))
+				t.row("expires", expiry(p))
 				if p.ExpiresUnusedFor != "" {
 					t.row("", "after "+days(p.ExpiresUnusedFor)+" without use")
 				}
 				t.row("last used", lastUse(p.LastUsed))
 				if p.RevokedAt != nil {
-					t.row("revoked", revocation(p.AppPassword))
+					t.row("revoked", revocation(p))
 				}
 				if p.ExemptAt != nil {
 					t.row("exempt", moment(*p.ExemptAt)+" by "+p.ExemptBy+": "+p.ExemptWhy)
 				}
-				if p.Old != nil {
-					t.row("old secret", "good until the new one is used, or until "+expiry(*p.Old))
-					t.row("", "last used "+lastUse(p.Old.LastUsed))
+				if d.Old != nil {
+					t.row("old secret", "good until the new one is used, or until "+expiry(*d.Old))
+					t.row("", "last used "+lastUse(d.Old.LastUsed))
 				}
 				t.print()
 			})

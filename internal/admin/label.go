@@ -15,7 +15,7 @@ import (
 
 // Detail is one app password, with the old secret beside it.
 type Detail struct {
-	AppPassword
+	AppPassword AppPassword `json:"app_password"`
 	// Old is there between a rotation and the first use of the new secret, while the old one is good.
 	Old *AppPassword `json:"old,omitempty"`
 }

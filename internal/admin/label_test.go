@@ -41,7 +41,7 @@ func TestRotate(t *testing.T) {
 		t.Errorf("Rotate = %+v, old %+v, want an old one for a week", x.AppPassword, x.Old)
 	}
 	d, err := r.client.AppPassword(ctx, "alice", "phone")
-	if err != nil || !d.Rotated || d.Old == nil {
+	if err != nil || !d.AppPassword.Rotated || d.Old == nil {
 		t.Errorf("AppPassword = %+v, %v, want the new one with the old", d, err)
 	}
 	if strings.Contains(r.log.String(), text) {
