@@ -350,3 +350,24 @@ func count(t *testing.T, db *sql.DB, q string) (n int) {
 	}
 	return n
 }
+
+// The migration has no transaction, so that one that was interrupted is made again from its beginning.
+func TestLabelMigrationAgain(t *testing.T) {
+	s, url := storetest.New(t)
+	db := storetest.DB(t, url)
+	addAccount(t, s, "alice")
+	addAppPassword(t, s, "alice", "phone", tag(1, 1))
+	if _, err := db.Exec("DROP INDEX app_passwords_expiry_idx"); err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1) // it sets what holds for the session
+	for statement := range strings.SplitSeq(storetest.Migration(t, "00005_labels.sql"), ";\n") {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	if n := count(t, db, "SELECT count(*) FROM pg_index WHERE indexrelid IN ('app_passwords_idle_idx'::regclass, 'app_passwords_expiry_idx'::regclass) AND indisvalid"); n != 2 {
+		t.Errorf("%d valid indexes, want 2", n)
+	}
+	rotate(t, s, "alice", "phone", 2, time.Now().Add(time.Hour))
+}
