@@ -16,7 +16,7 @@ import (
 )
 
 // Schemes are the hashes that [Verify] reads, for people to see.
-var Schemes = []string{"argon2id", "argon2i", "bcrypt", "sha256-crypt", "sha512-crypt", "SSHA", "SSHA256", "SSHA512"}
+var Schemes = []string{"argon2id", "argon2i", "bcrypt", "sha256-crypt", "sha512-crypt", "SSHA", "SSHA256", "SSHA512", "PBKDF2", "SHA256.HEX", "SHA512.HEX"}
 
 // Caps of imported hashes, with the same reason as those of Argon2.
 const (
@@ -29,70 +29,88 @@ const (
 	bcryptMaxLength = 72 // bytes of a password that bcrypt looks at
 )
 
-func verifyImported(stored, password string) (bool, error) {
+// matcher compares a password with the one hash that it was made of. It is as slow as the hash says.
+type matcher func(password string) (bool, error)
+
+// parseImported reads a hash that is not of the Argon2 family without computing anything.
+func parseImported(stored string) (matcher, error) {
 	switch {
 	case strings.HasPrefix(stored, "$2"):
-		return verifyBcrypt(stored, password)
+		return parseBcrypt(stored)
 	case strings.HasPrefix(stored, "$5$"):
-		return verifyCrypt(stored, password, sha256.New, crypt256)
+		return parseCrypt(stored, sha256.New, crypt256)
 	case strings.HasPrefix(stored, "$6$"):
-		return verifyCrypt(stored, password, sha512.New, crypt512)
+		return parseCrypt(stored, sha512.New, crypt512)
+	case strings.HasPrefix(stored, "$pbkdf2"):
+		return parsePasslib(stored)
 	}
 	if scheme, rest, found := strings.Cut(stored, "}"); found {
 		switch strings.ToUpper(scheme) {
 		case "{SSHA":
-			return verifySalted(rest, password, sha1.New())
+			return parseSalted(rest, sha1.New)
 		case "{SSHA256":
-			return verifySalted(rest, password, sha256.New())
+			return parseSalted(rest, sha256.New)
 		case "{SSHA512":
-			return verifySalted(rest, password, sha512.New())
+			return parseSalted(rest, sha512.New)
+		case "{SHA256.HEX":
+			return parseUnsalted(rest, sha256.New)
+		case "{SHA512.HEX":
+			return parseUnsalted(rest, sha512.New)
+		case "{PBKDF2":
+			return parseDovecotPBKDF2(rest)
 		case "{CRYPT": // OpenLDAP's wrapper of crypt(3)
 			if strings.HasPrefix(rest, "$") {
-				return Verify(rest, password)
+				return parse(rest)
 			}
 		}
 	}
-	return false, badHash("unknown scheme")
+	return nil, badHash("unknown scheme")
 }
 
 // bcryptForm is stricter than x/crypto, which passes over separators, an unknown minor version, a sign in the cost and
 // anything after the hash. $2x$ marks hashes of a version with a fault; they never match here.
 var bcryptForm = regexp.MustCompile(`^\$2[aby]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
-func verifyBcrypt(stored, password string) (bool, error) {
+func parseBcrypt(stored string) (matcher, error) {
 	if !bcryptForm.MatchString(stored) {
-		return false, badHash("bcrypt: malformed")
+		return nil, badHash("bcrypt: malformed")
 	}
 	cost, err := bcrypt.Cost([]byte(stored))
 	if err != nil {
-		return false, badHash("bcrypt: malformed")
+		return nil, badHash("bcrypt: malformed")
 	}
 	if cost > maxBcryptCost {
-		return false, badHash("bcrypt: cost is above %d", maxBcryptCost)
+		return nil, badHash("bcrypt: cost is above %d", maxBcryptCost)
 	}
-	// Other programs hashed only the first 72 bytes; x/crypto refuses to hash more, but compares as they do.
-	if len(password) > bcryptMaxLength {
-		password = password[:bcryptMaxLength]
-	}
-	switch err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(password)); {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
-		return false, nil
-	default:
-		return false, badHash("bcrypt: malformed")
-	}
+	return func(password string) (bool, error) {
+		// Other programs hashed only the first 72 bytes; x/crypto refuses to hash more, but compares as they do.
+		if len(password) > bcryptMaxLength {
+			password = password[:bcryptMaxLength]
+		}
+		switch err := bcrypt.CompareHashAndPassword([]byte(stored), []byte(password)); {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+			return false, nil
+		default:
+			return false, badHash("bcrypt: malformed")
+		}
+	}, nil
 }
 
-// verifySalted reads base64(digest || salt), as RFC 2307 implementations write it.
-func verifySalted(encoded, password string, h hash.Hash) (bool, error) {
+// parseSalted reads base64(digest || salt), as RFC 2307 implementations write it.
+func parseSalted(encoded string, newHash func() hash.Hash) (matcher, error) {
 	raw, err := decode(base64.StdEncoding, encoded)
-	if err != nil || len(raw) < h.Size() || len(raw) > h.Size()+maxSaltedExtra {
-		return false, badHash("salted digest: malformed")
+	size := newHash().Size()
+	if err != nil || len(raw) < size || len(raw) > size+maxSaltedExtra {
+		return nil, badHash("salted digest: malformed")
 	}
-	h.Write([]byte(password))
-	h.Write(raw[h.Size():])
-	return subtle.ConstantTimeCompare(h.Sum(nil), raw[:h.Size()]) == 1, nil
+	return func(password string) (bool, error) {
+		h := newHash()
+		h.Write([]byte(password))
+		h.Write(raw[size:])
+		return subtle.ConstantTimeCompare(h.Sum(nil), raw[:size]) == 1, nil
+	}, nil
 }
 
 // SHA-crypt's own base 64 takes the digest's bytes in these orders, three at a time, least significant six bits first
@@ -110,32 +128,34 @@ var crypt512 = [][3]int{
 
 const cryptAlphabet = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-func verifyCrypt(stored, password string, newHash func() hash.Hash, order [][3]int) (bool, error) {
+func parseCrypt(stored string, newHash func() hash.Hash, order [][3]int) (matcher, error) {
 	f := strings.Split(stored[3:], "$")
 	rounds := cryptRounds
 	if digits, found := strings.CutPrefix(f[0], "rounds="); found {
 		n, err := strconv.ParseUint(digits, 10, 31)
 		if err != nil {
-			return false, badHash("sha-crypt: malformed rounds")
+			return nil, badHash("sha-crypt: malformed rounds")
 		}
 		if n > maxCryptRounds {
-			return false, badHash("sha-crypt: rounds are above %d", maxCryptRounds)
+			return nil, badHash("sha-crypt: rounds are above %d", maxCryptRounds)
 		}
 		rounds = max(int(n), minCryptRounds)
 		f = f[1:]
 	}
 	if len(f) != 2 || len(f[0]) > maxCryptSalt {
-		return false, badHash("sha-crypt: malformed")
+		return nil, badHash("sha-crypt: malformed")
 	}
 	want := f[1]
 	if strings.Trim(want, cryptAlphabet) != "" {
-		return false, badHash("sha-crypt: malformed")
+		return nil, badHash("sha-crypt: malformed")
 	}
-	got := shaCrypt([]byte(password), []byte(f[0]), rounds, newHash, order)
-	if len(got) != len(want) {
-		return false, badHash("sha-crypt: malformed")
+	if size := newHash().Size(); len(want) != (size*8+5)/6 {
+		return nil, badHash("sha-crypt: malformed")
 	}
-	return subtle.ConstantTimeCompare([]byte(got), []byte(want)) == 1, nil
+	return func(password string) (bool, error) {
+		got := shaCrypt([]byte(password), []byte(f[0]), rounds, newHash, order)
+		return subtle.ConstantTimeCompare([]byte(got), []byte(want)) == 1, nil
+	}, nil
 }
 
 // shaCrypt follows the numbered steps of Drepper's specification.

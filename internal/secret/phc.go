@@ -136,18 +136,49 @@ func (h argonHash) verify(password string) bool {
 }
 
 // Verify reports whether password hashes to what is stored, comparing in constant time. It reads Argon2id and Argon2i PHC
-// strings, bcrypt, SHA-crypt and the salted SHA schemes of LDAP directories ([Schemes]). Every error wraps [ErrBadHash].
-// It may take as long as the stored parameters say, up to seconds at the caps.
+// strings, bcrypt, SHA-crypt, PBKDF2 and the SHA schemes of LDAP directories and Dovecot ([Schemes]). Every error wraps
+// [ErrBadHash]. It may take as long as the stored parameters say, up to seconds at the caps.
 func Verify(stored, password string) (bool, error) {
+	match, err := parse(stored)
+	if err != nil {
+		return false, err
+	}
+	return match(password)
+}
+
+// Check reports whether [Verify] can read what is stored. It computes no hash. Every error wraps [ErrBadHash] and quotes nothing
+// of it.
+func Check(stored string) error {
+	_, err := parse(stored)
+	return err
+}
+
+func parse(stored string) (matcher, error) {
 	if len(stored) > maxStored {
-		return false, badHash("longer than %d bytes", maxStored)
+		return nil, badHash("longer than %d bytes", maxStored)
 	}
 	if strings.HasPrefix(stored, "$argon2") {
 		h, err := parseArgon(stored)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		return h.verify(password), nil
+		return func(password string) (bool, error) { return h.verify(password), nil }, nil
 	}
-	return verifyImported(stored, password)
+	return parseImported(stored)
+}
+
+// Replaceable reports whether a stored hash of that password is to be replaced by one of [Hash] as soon as the password is known:
+// everything but Argon2id of at least our cost. Of bcrypt it is not if the password is longer than what bcrypt looks at: the
+// replacement would look at all of it, and shut out who types the rest otherwise.
+func Replaceable(stored, password string) bool {
+	if strings.HasPrefix(stored, "$2") || strings.HasPrefix(stored, "{CRYPT}$2") {
+		return len(password) <= bcryptMaxLength
+	}
+	return !Strong(stored)
+}
+
+// Strong reports whether a stored hash is Argon2id of at least the cost of [Hash].
+func Strong(stored string) bool {
+	h, err := parseArgon(stored)
+	return err == nil && h.id && h.memory >= argonMemory && h.time*h.memory >= argonTime*argonMemory
 }
