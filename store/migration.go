@@ -20,7 +20,7 @@ var migrationFiles embed.FS
 
 const (
 	// schemaTarget is the version of the newest file in migrations.
-	schemaTarget = 17
+	schemaTarget = 18
 
 	versionTable = "valetkey_migrations"
 

@@ -174,7 +174,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	if d.enrol, err = startEnrolment(cfg, d.setService, log); err != nil {
 		return nil, err
 	}
-	ac := auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes}
+	ac := auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes, Upgrade: upgrade{&d.store}}
 	if cfg.Throttle.Enabled {
 		d.throttle = throttle.New(throttle.Config{Trusted: trusted(cfg)})
 		ac.Throttle = d.throttle
@@ -450,6 +450,7 @@ func (d *daemon) stop(drain time.Duration) {
 	d.cancel()
 	<-d.database
 	d.notices.wait()
+	d.auth.Close()
 	if s := d.store.Load(); s != nil {
 		if err := s.Close(ctx); err != nil {
 			d.log.Warn("the last notes of use could not be written", "err", err)

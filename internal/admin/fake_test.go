@@ -26,6 +26,8 @@ type memory struct {
 	err      error // of every call, if set
 	by       []string
 	history  history
+	imports  []auth.Import
+	imported map[string]bool // import keys
 }
 
 type row struct {

@@ -40,6 +40,7 @@ func (s *Server) routes() []route {
 		s.enrolmentRoutes(),
 		s.eventRoutes(),
 		s.mailRoutes(),
+		s.importRoutes(),
 	)
 }
 

@@ -48,6 +48,8 @@ type Store interface {
 	LastEvent(ctx context.Context) (int64, error)
 	FindAppPasswords(ctx context.Context, f auth.AppPasswordFilter, order auth.Order, after string, limit int) (auth.AppPasswordPage, error)
 	RevokeAppPasswords(ctx context.Context, f auth.AppPasswordFilter, after string, limit int, why, by string) (auth.AppPasswordPage, error)
+
+	Import(ctx context.Context, n auth.Import) ([]auth.ImportOutcome, error)
 }
 
 // Upstream is a directory whose users may have app passwords although they have no account yet.

@@ -21,6 +21,7 @@ type Config struct {
 	Recorder  Recorder  // nil: nothing is recorded
 	Strangers Strangers // nil: attempts at unknown logins leave the log line only
 	Throttle  Throttle  // nil: nothing is slowed down
+	Upgrade   Upgrade   // nil: imported hashes stay as they are
 	Log       *slog.Logger
 
 	Hashes   *Admission       // nil: a private one with the default bounds
@@ -30,8 +31,9 @@ type Config struct {
 
 // Authenticator decides logins. It is safe for concurrent use.
 type Authenticator struct {
-	cfg  Config
-	memo *memo
+	cfg      Config
+	memo     *memo
+	upgrades *upgrades // nil: none
 
 	ok, fail, undecided, hashed atomic.Int64
 }
@@ -44,7 +46,21 @@ func New(cfg Config) *Authenticator {
 	if cfg.Hashes == nil {
 		cfg.Hashes = NewAdmission(0, 0)
 	}
-	return &Authenticator{cfg: cfg, memo: newMemo(cfg.MemoSize)}
+	a := &Authenticator{cfg: cfg, memo: newMemo(cfg.MemoSize)}
+	if cfg.Upgrade != nil {
+		// The new hash is known to match: the next login must not compute it again.
+		a.upgrades = newUpgrades(cfg.Upgrade, cfg.Hashes, cfg.Log, func(row int64, phc, password string) {
+			a.memo.put(a.memo.key(row, phc, password), true, Imported, a.cfg.Now())
+		})
+	}
+	return a
+}
+
+// Close ends what goes on behind the logins. What is not done by then is done after a later login.
+func (a *Authenticator) Close() {
+	if a.upgrades != nil {
+		a.upgrades.close()
+	}
 }
 
 // Counters are totals since the daemon started.
@@ -171,7 +187,8 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 		v.decision.Reason = reason
 		return v, nil
 	}
-	req.Password = "" // nobody beyond this point is to have it
+	password := req.Password // for the replacement of the row's own hash, and nothing else
+	req.Password = ""        // nobody beyond this point is to have it
 	enrolled, note, err := a.enrolled(ctx, found, row, req)
 	if err != nil {
 		return v, err
@@ -194,6 +211,9 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 	v.decision.OK, v.decision.Reason, v.decision.Login = true, Accepted, found.Login
 	if req.Keep != nil {
 		req.Keep.set(found, row, req, tags)
+	}
+	if a.upgrades != nil && row.Origin == Imported {
+		a.upgrades.add(row.ID, row.PHC, password)
 	}
 	return v, nil
 }

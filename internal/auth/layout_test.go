@@ -52,6 +52,7 @@ var rules = []rule{
 	{"internal/manual", nil},
 	{"internal/throttle", []string{"internal/auth"}},
 	{"internal/config", []string{"internal/auth"}},
+	{"internal/migrate", nil},
 	{"internal/admin", []string{"internal/auth", "internal/secret"}},
 	{"internal/notice", []string{"internal/auth"}},
 }
