@@ -16,7 +16,7 @@ import (
 func (a *app) accountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "account",
-		Short: "Add, show, change and disable accounts",
+		Short: "Add, show, change, disable, export and import accounts",
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
@@ -25,7 +25,7 @@ func (a *app) accountCommand() *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	cmd.AddCommand(a.accountAdd(), a.accountList(), a.accountShow(), a.accountSet(), a.accountEnable(true), a.accountEnable(false), a.accountDelete())
+	cmd.AddCommand(a.accountAdd(), a.accountList(), a.accountShow(), a.accountSet(), a.accountEnable(true), a.accountEnable(false), a.accountDelete(), a.accountExport(), a.accountImport())
 	return cmd
 }
 
