@@ -36,6 +36,9 @@ var (
 	OpenSSL        = Peer{"openssl", "openssl"}
 	Mandoc         = Peer{"mandoc", "mandoc"}
 	PythonGRPC     = Peer{"/usr/bin/python3", "python3-grpcio"} // Debian's, which sees Debian's modules
+	Doveadm        = Peer{"doveadm", "dovecot-core"}
+	Htpasswd       = Peer{"htpasswd", "apache2-utils"}
+	SQLite         = Peer{"sqlite3", "sqlite3"}
 )
 
 var binDir string

@@ -9,7 +9,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(harness.Main(m, harness.PostgresServer, harness.Postfix, harness.Swaks, harness.LDAPUtils, harness.OpenSSL, harness.Slapd, harness.Mandoc))
+	os.Exit(harness.Main(m, harness.PostgresServer, harness.Postfix, harness.Swaks, harness.LDAPUtils, harness.OpenSSL, harness.Slapd, harness.Mandoc,
+		harness.MariaDB, harness.SQLite, harness.Doveadm, harness.Htpasswd, harness.PHP))
 }
 
 // Passwords that were never issued. The first has the shape of one that could have been, the second is what a user types
