@@ -401,8 +401,8 @@ func (r *importRun) interrupted(err error) error {
 	if !r.apply {
 		return err
 	}
-	return hinted{fmt.Errorf("after %s of %s rows: %w", grouped(r.sent), grouped(r.report.Rows), err),
-		"what was taken over stays; run the same command again: nothing is taken over twice"}
+	return fmt.Errorf("%w; the %s of %s rows that were sent before are done: run the same command again, nothing is taken over twice",
+		err, grouped(r.sent), grouped(r.report.Rows))
 }
 
 func (r *importRun) progress() {

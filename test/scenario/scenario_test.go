@@ -3,6 +3,7 @@
 package scenario
 
 import (
+	"bytes"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -111,6 +112,21 @@ func run(t *testing.T, d *harness.Daemon, dir string) {
 					}) {
 						ts.Fatalf("the output of %q never matched %q", args[1:], args[0])
 					}
+				},
+				// binary GZIP BINARY: writes a file that is compressed and one that is no text.
+				"binary": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) != 2 {
+						ts.Fatalf("usage: binary GZIP BINARY")
+					}
+					ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("\x1f\x8b\x08\x00 and so on"), 0o600))
+					ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte("login:\x00\x01:\n"), 0o600))
+				},
+				// longline FILE: writes a line of 100 MB.
+				"longline": func(ts *testscript.TestScript, neg bool, args []string) {
+					if neg || len(args) != 1 {
+						ts.Fatalf("usage: longline FILE")
+					}
+					ts.Check(os.WriteFile(ts.MkAbs(args[0]), bytes.Repeat([]byte("login:,"), 100<<20/7), 0o600))
 				},
 				// logged TEXT...: waits for a line of the daemon's log that has all of them.
 				"logged": func(ts *testscript.TestScript, neg bool, args []string) {
