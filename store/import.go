@@ -153,8 +153,11 @@ func (b *importing) makeGroups(ctx context.Context) (map[string]int64, error) {
 		display, attributes = append(display, g.DisplayName), append(attributes, texts[0])
 		uuids, created = append(uuids, sql.NullString{String: g.UUID, Valid: g.UUID != ""}), append(created, nullTime(g.CreatedAt))
 	}
+	if err := freeUUIDs(ctx, b.tx, "groups", uuids); err != nil {
+		return nil, err
+	}
 	rows, err := b.tx.QueryContext(ctx, `INSERT INTO groups (name, display_name, attributes, uuid, created_at)
-		SELECT name, display, attributes, COALESCE(`+unlessTaken("groups", "g.uuid")+`, gen_random_uuid()), COALESCE(created, now())
+		SELECT name, display, attributes, COALESCE(uuid, gen_random_uuid()), COALESCE(created, now())
 		FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::uuid[], $5::timestamptz[]) AS g (name, display, attributes, uuid, created)
 		ORDER BY name ON CONFLICT (name) DO NOTHING RETURNING name`,
 		pq.Array(names), pq.Array(display), pq.Array(attributes), pq.Array(uuids), pq.Array(created))
@@ -291,9 +294,11 @@ func (b *importing) addAccounts(ctx context.Context) error {
 		}
 	}
 	if len(fresh) > 0 {
+		if err := freeUUIDs(ctx, b.tx, "accounts", uuids); err != nil {
+			return err
+		}
 		rows, err := b.tx.QueryContext(ctx, `INSERT INTO accounts (kind, login, display_name, enabled, attributes, userdb, uuid, created_at, keyed)
-			SELECT kind, login, display, enabled, attributes, userdb, COALESCE(`+unlessTaken("accounts", "a.uuid")+`, gen_random_uuid()),
-				COALESCE(created, now()), $9
+			SELECT kind, login, display, enabled, attributes, userdb, COALESCE(uuid, gen_random_uuid()), COALESCE(created, now()), $9
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::jsonb[], $6::jsonb[], $7::uuid[], $8::timestamptz[])
 				AS a (kind, login, display, enabled, attributes, userdb, uuid, created) RETURNING id, login`,
 			pq.Array(kinds), pq.Array(logins), pq.Array(display), pq.Array(enabled), pq.Array(attributes), pq.Array(userdb),
@@ -347,9 +352,31 @@ func (b *importing) addAccounts(ctx context.Context) error {
 	return nil
 }
 
-// unlessTaken is a UUID in SQL, or NULL if a row of the table has it.
-func unlessTaken(table, uuid string) string {
-	return "CASE WHEN NOT EXISTS (SELECT FROM " + table + " t WHERE t.uuid = " + uuid + ") THEN " + uuid + " END"
+// freeUUIDs takes the UUIDs away that a row of the table has already: a new one is made then.
+func freeUUIDs(ctx context.Context, tx *sql.Tx, table string, uuids []sql.NullString) error {
+	var given []string
+	for _, u := range uuids {
+		if u.Valid {
+			given = append(given, u.String)
+		}
+	}
+	if len(given) == 0 {
+		return nil
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT uuid::text FROM "+table+" WHERE uuid = ANY ($1::uuid[])", pq.Array(given))
+	if err != nil {
+		return err
+	}
+	taken, err := collect[string](rows)
+	if err != nil {
+		return err
+	}
+	for i, u := range uuids {
+		if slices.Contains(taken, u.String) {
+			uuids[i] = sql.NullString{}
+		}
+	}
+	return nil
 }
 
 // aliasesDetail keeps an event within its bound.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ import (
 const (
 	importBatchBytes = admin.MaxImportBody - 2048 // leaves room for what is around the rows
 	importBatchRows  = 1000
+	importParallel   = 2               // parts that are under way at once
 	importQuiet      = 2 * time.Second // nothing is said of an import's progress before
 	importTell       = 2 * time.Second // between two lines of progress
 	shownSkipped     = 100             // lines of what was skipped; --json has all
@@ -218,6 +220,7 @@ type importRun struct {
 	rows   []sentRow
 	report importReport
 
+	client   *admin.Client     // one for all calls, so that connections are used again
 	accounts map[string]string // outcome of each
 	begin    time.Time
 	told     time.Time
@@ -225,7 +228,7 @@ type importRun struct {
 }
 
 func (r *importRun) do() error {
-	r.accounts, r.begin = map[string]string{}, time.Now()
+	r.client, r.accounts, r.begin = r.app.client(), map[string]string{}, time.Now()
 	r.told = r.begin
 	// The rows of an account stay together, so that a dry run, which undoes each part, sees what a real one would. An alias that
 	// needs its account comes behind it.
@@ -244,18 +247,12 @@ func (r *importRun) do() error {
 	if err := r.sendGroups(); err != nil {
 		return r.interrupted(err)
 	}
-	for len(r.rows) > 0 {
-		n, err := r.next()
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			if err := r.send(r.rows[:n]); err != nil {
-				return r.interrupted(err)
-			}
-		}
-		r.rows = r.rows[n:]
-		r.progress()
+	parts, err := r.parts()
+	if err != nil {
+		return err
+	}
+	if err := r.sendAll(parts); err != nil {
+		return r.interrupted(err)
 	}
 	for _, outcome := range r.accounts {
 		r.report.Accounts.count(outcome)
@@ -293,10 +290,73 @@ func (r *importRun) sendGroups() error {
 			}
 			n++
 		}
-		if _, err := r.call(admin.Import{Source: r.report.Source, DryRun: !r.apply, Groups: groups[:n], Rows: []admin.ImportRow{}}); err != nil {
+		if _, err := r.call(r.ctx, admin.Import{Source: r.report.Source, DryRun: !r.apply, Groups: groups[:n], Rows: []admin.ImportRow{}}); err != nil {
 			return err
 		}
 		groups = groups[n:]
+	}
+	return nil
+}
+
+// parts divides the rows.
+func (r *importRun) parts() (parts [][]sentRow, err error) {
+	for len(r.rows) > 0 {
+		n, err := r.next()
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			parts = append(parts, r.rows[:n])
+			r.rows = r.rows[n:]
+		}
+	}
+	return parts, nil
+}
+
+// sendAll sends the parts, two at a time: while Postgres writes one, the daemon reads the next. The outcomes are taken in order.
+func (r *importRun) sendAll(parts [][]sentRow) error {
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	type answer struct {
+		outcomes admin.ImportOutcomes
+		err      error
+	}
+	answers := make([]chan answer, len(parts))
+	turns := make(chan struct{}, importParallel)
+	for i := range answers {
+		answers[i] = make(chan answer, 1)
+	}
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	wait.Go(func() {
+		for i, part := range parts {
+			select {
+			case turns <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			wait.Go(func() {
+				defer func() { <-turns }()
+				outcomes, err := r.call(ctx, r.request(part))
+				answers[i] <- answer{outcomes, err}
+			})
+		}
+	})
+	for i, part := range parts {
+		var a answer
+		select {
+		case a = <-answers[i]:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if a.err == nil {
+			a.err = r.take(part, a.outcomes)
+		}
+		if a.err != nil {
+			cancel()
+			return a.err
+		}
+		r.progress()
 	}
 	return nil
 }
@@ -349,21 +409,22 @@ func isClear(p *admin.ImportPassword) bool {
 	return strings.HasPrefix(text, "{PLAIN") || strings.HasPrefix(text, "{CLEAR")
 }
 
-func (r *importRun) call(n admin.Import) (admin.ImportOutcomes, error) {
-	ctx, cancel := context.WithTimeout(r.ctx, callTimeout)
+func (r *importRun) call(ctx context.Context, n admin.Import) (admin.ImportOutcomes, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return r.app.client().Import(ctx, n)
+	return r.client.Import(ctx, n)
 }
 
-func (r *importRun) send(rows []sentRow) error {
+func (r *importRun) request(rows []sentRow) admin.Import {
 	n := admin.Import{Source: r.report.Source, DryRun: !r.apply, Rows: make([]admin.ImportRow, len(rows))}
 	for i := range rows {
 		n.Rows[i] = rows[i].row
 	}
-	answer, err := r.call(n)
-	if err != nil {
-		return err
-	}
+	return n
+}
+
+// take adds the outcomes of a part to the report.
+func (r *importRun) take(rows []sentRow, answer admin.ImportOutcomes) error {
 	if len(answer.Outcomes) != len(rows) {
 		return &admin.UnreachableError{Socket: r.app.socket, Err: errors.New("its answer is not what this version understands")}
 	}

@@ -79,6 +79,7 @@ type options struct {
 	memory         bool
 	enrolment      bool
 	list           int // app passwords, to list
+	importRows     int // of valetkey import; 0: measure logins
 	profile        string
 	json           bool
 }
@@ -106,6 +107,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	fs.BoolVar(&o.memory, "memory", false, "measure valetkeyd's memory instead of its speed: with 10,000 and 1,000,000 accounts, and for each idle LDAP connection; takes minutes")
 	fs.BoolVar(&o.enrolment, "enrolment", false, "measure what asking for a second factor at each login costs, instead of comparing servers")
 	fs.IntVar(&o.list, "list", 0, "measure `valetkey list` instead, over so many app passwords: 1000000; 0: not")
+	fs.IntVar(&o.importRows, "import", 0, "measure valetkey import instead, with a file of this many hashed rows; 100000 is what the goal is set for")
 	fs.StringVar(&o.profile, "profile", "", "write CPU profiles of valetkeyd at the highest concurrency to this path with .TARGET added")
 	fs.BoolVar(&o.json, "json", false, "print JSON instead of the table")
 	if err := fs.Parse(args); err != nil {
@@ -134,7 +136,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	}{
 		{"seconds", o.seconds > 0}, {"warm-up", o.warmUp >= 0}, {"rounds", o.rounds > 0},
 		{"accounts", o.accounts > 0}, {"logins", o.logins > 0}, {"guesses", o.guesses >= 0}, {"slapd-passwords", o.slapdPasswords > 0},
-		{"checkpassword", o.checkpassword >= 0}, {"list", o.list == 0 || o.list >= passwordsPerAccount},
+		{"checkpassword", o.checkpassword >= 0}, {"list", o.list == 0 || o.list >= passwordsPerAccount}, {"import", o.importRows >= 0},
 	} {
 		if !n.ok {
 			faults = append(faults, fmt.Errorf("--%s: too small", n.flag))
@@ -264,6 +266,8 @@ func run(ctx context.Context, o options) (report, error) {
 		err = b.measureEnrolment(ctx)
 	case o.list > 0:
 		err = b.measureListing(ctx)
+	case o.importRows > 0:
+		err = b.measureImport(ctx)
 	default:
 		err = b.run(ctx)
 	}
@@ -278,6 +282,9 @@ func settings(o options) string {
 	if o.memory {
 		return fmt.Sprintf("after %d searches over all accounts, %g s of search then bind by %d of them at 64 connections, and whole listings of %d entries or more",
 			memorySearches, o.seconds, memoryLogins, memoryListed)
+	}
+	if o.importRows > 0 {
+		return fmt.Sprintf("a CSV file of %s rows, two for each account", thousands(float64(o.importRows)))
 	}
 	lines := []string{fmt.Sprintf("%d accounts with %d app passwords each, %d accounts log in in turn; medians of %d rounds of %g s",
 		o.accounts, passwordsPerAccount, o.logins, o.rounds, o.seconds)}
