@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,10 +184,11 @@ func unhex(digits string) string {
 	return digits
 }
 
-// folded lower-cases the keys of a table, at every depth.
+// folded lower-cases the keys of a table, at every depth. Lists of tables that differ in case only become one.
 func folded(t map[string]any) map[string]any {
 	out := make(map[string]any, len(t))
-	for k, v := range t {
+	for _, k := range slices.Sorted(maps.Keys(t)) {
+		v := t[k]
 		switch x := v.(type) {
 		case map[string]any:
 			v = folded(x)
@@ -195,7 +197,8 @@ func folded(t map[string]any) map[string]any {
 			for i := range x {
 				list[i] = folded(x[i])
 			}
-			v = list
+			before, _ := out[strings.ToLower(k)].([]map[string]any)
+			v = append(before, list...)
 		}
 		out[strings.ToLower(k)] = v
 	}

@@ -464,6 +464,9 @@ func (d *dump) insert() error {
 
 func (d *dump) row(rec record) error {
 	d.found = true
+	if rec.values["password"].tooLong { // that is no hash, and must not pass for none at all
+		return errLongLine
+	}
 	rec.ref = rec.table
 	if id := rec.get("id"); id != "" {
 		rec.ref += " id " + id
