@@ -185,15 +185,15 @@ func readExport(in io.Reader, run *importRun) error {
 			return &migrate.Fault{Message: fmt.Sprintf("line %d comes after the end", n), Hint: ""}
 		case l.Type == exportType:
 		case l.Type == "group":
-			run.groups = append(run.groups, admin.ImportGroup{NewGroup: admin.NewGroup{Name: l.Name, DisplayName: l.DisplayName, Attributes: l.Attributes},
+			run.groups = append(run.groups, admin.ImportGroup{Name: l.Name, DisplayName: l.DisplayName, Attributes: l.Attributes,
 				UUID: l.UUID, CreatedAt: l.CreatedAt})
 		case l.Type == "account":
 			if len(run.rows) >= migrate.MaxRows {
 				return &migrate.Fault{Message: fmt.Sprintf("it has more than %d accounts", migrate.MaxRows), Hint: ""}
 			}
 			run.rows = append(run.rows, sentRow{ref: fmt.Sprintf("line %d", n), row: admin.ImportRow{
-				NewAccount: admin.NewAccount{Kind: l.Kind, Login: l.Login, Aliases: l.Aliases, DisplayName: l.DisplayName, Attributes: l.Attributes, Userdb: l.Userdb},
-				Disabled:   l.Disabled, Groups: l.Groups, UUID: l.UUID, CreatedAt: l.CreatedAt,
+				Kind: l.Kind, Login: l.Login, Aliases: l.Aliases, DisplayName: l.DisplayName, Attributes: l.Attributes, Userdb: l.Userdb,
+				Disabled: l.Disabled, Groups: l.Groups, UUID: l.UUID, CreatedAt: l.CreatedAt,
 			}})
 		case l.Type == "end":
 			ended = true

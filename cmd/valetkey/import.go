@@ -162,9 +162,8 @@ func importFault(path string, err error) error {
 
 func importRow(r migrate.Row, mapped map[string][]string, existing bool) admin.ImportRow {
 	row := admin.ImportRow{
-		NewAccount: admin.NewAccount{Login: r.Login, Aliases: r.Aliases, DisplayName: r.DisplayName, Attributes: r.Attributes, Userdb: r.Userdb},
-		MustExist:  r.MustExist || existing,
-		Groups:     r.Groups,
+		Login: r.Login, Aliases: r.Aliases, DisplayName: r.DisplayName, Attributes: r.Attributes, Userdb: r.Userdb, Groups: r.Groups,
+		MustExist: r.MustExist || existing,
 	}
 	if r.Hash == "" {
 		return row

@@ -144,6 +144,7 @@ var whoMay = map[string]string{
 
 	"GET /v1/find/app-passwords":         "ahr",
 	"POST /v1/find/app-passwords/revoke": "a",
+	"POST /v1/import":                    "a",
 }
 
 func TestWhoMay(t *testing.T) {

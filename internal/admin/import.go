@@ -41,19 +41,27 @@ type Import struct {
 
 // ImportGroup is a group that shall be there, without members: rows name the groups that they are in.
 type ImportGroup struct {
-	NewGroup
-	UUID      string     `json:"uuid,omitempty"`
-	CreatedAt *time.Time `json:"created_at,omitempty"`
+	Name        string              `json:"name"`
+	DisplayName string              `json:"display_name,omitempty"`
+	Attributes  map[string][]string `json:"attributes,omitempty"`
+	UUID        string              `json:"uuid,omitempty"`
+	CreatedAt   *time.Time          `json:"created_at,omitempty"`
 }
 
 // ImportRow is an account that shall be there, with at most one app password.
 type ImportRow struct {
-	NewAccount
+	Kind        string              `json:"kind,omitempty"` // empty: person
+	Login       string              `json:"login"`
+	Aliases     []string            `json:"aliases,omitempty"`
+	DisplayName string              `json:"display_name,omitempty"`
+	Attributes  map[string][]string `json:"attributes,omitempty"`
+	Userdb      map[string]string   `json:"userdb,omitempty"`
+	Groups      []string            `json:"groups,omitempty"`
+
 	MustExist bool       `json:"must_exist,omitempty"` // leave the row out rather than add the account
 	Disabled  bool       `json:"disabled,omitempty"`   // of a new account
 	UUID      string     `json:"uuid,omitempty"`       // of a new account
 	CreatedAt *time.Time `json:"created_at,omitempty"` // of a new account
-	Groups    []string   `json:"groups,omitempty"`
 
 	AppPassword *ImportPassword `json:"app_password,omitempty"`
 }

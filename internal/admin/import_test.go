@@ -20,7 +20,7 @@ func importing(t *testing.T) (*Service, *memory) {
 }
 
 func withPassword(login string, p ImportPassword) ImportRow {
-	return ImportRow{NewAccount: NewAccount{Login: login}, AppPassword: &p}
+	return ImportRow{Login: login, AppPassword: &p}
 }
 
 // Each row alone: what is wrong with one is said of it and keeps nothing else out, and nothing of a hash is said.
@@ -40,17 +40,17 @@ func TestImportRows(t *testing.T) {
 		why     string
 	}{
 		{"good", withPassword("ALICE", good), "added", "added", ""},
-		{"account alone", ImportRow{NewAccount: NewAccount{Login: "alice"}}, "added", "", ""},
+		{"account alone", ImportRow{Login: "alice"}, "added", "", ""},
 		{"all fields", with(func(p *ImportPassword) {
 			p.Services, p.Networks, p.CreatedAt, p.ExpiresAt = []string{"IMAP"}, []string{"192.0.2.1"}, &early, &late
 		}), "added", "added", ""},
 		{"bad login", withPassword("two words", good), "skipped", "skipped", "not a login"},
-		{"bad alias", ImportRow{NewAccount: NewAccount{Login: "alice", Aliases: []string{"a b"}}}, "skipped", "", "not a login"},
-		{"attribute that holds passwords", ImportRow{NewAccount: NewAccount{Login: "alice", Attributes: map[string][]string{"userPassword": {"x"}}}}, "skipped", "", "userPassword"},
-		{"bad quota", ImportRow{NewAccount: NewAccount{Login: "alice", Userdb: map[string]string{"quota": "much"}}}, "skipped", "", "not a size"},
-		{"bad kind", ImportRow{NewAccount: NewAccount{Login: "alice", Kind: "cat"}}, "skipped", "", "not a kind"},
-		{"bad uuid", ImportRow{NewAccount: NewAccount{Login: "alice"}, UUID: "x"}, "skipped", "", "not a UUID"},
-		{"bad group", ImportRow{NewAccount: NewAccount{Login: "alice"}, Groups: []string{"a b"}}, "skipped", "", "a b"},
+		{"bad alias", ImportRow{Login: "alice", Aliases: []string{"a b"}}, "skipped", "", "not a login"},
+		{"attribute that holds passwords", ImportRow{Login: "alice", Attributes: map[string][]string{"userPassword": {"x"}}}, "skipped", "", "userPassword"},
+		{"bad quota", ImportRow{Login: "alice", Userdb: map[string]string{"quota": "much"}}, "skipped", "", "not a size"},
+		{"bad kind", ImportRow{Login: "alice", Kind: "cat"}, "skipped", "", "not a kind"},
+		{"bad uuid", ImportRow{Login: "alice", UUID: "x"}, "skipped", "", "not a UUID"},
+		{"bad group", ImportRow{Login: "alice", Groups: []string{"a b"}}, "skipped", "", "a b"},
 		{"bad label", with(func(p *ImportPassword) { p.Label = "a\x1bb" }), "added", "skipped", "not a label"},
 		{"no key", with(func(p *ImportPassword) { p.Key = "" }), "added", "skipped", "no key"},
 		{"key with a control character", with(func(p *ImportPassword) { p.Key = "a\nb" }), "added", "skipped", "no key"},
@@ -133,8 +133,8 @@ func TestImportRefuses(t *testing.T) {
 		"no source":     {},
 		"odd source":    {Source: "a:b"},
 		"too many rows": {Source: "test", Rows: make([]ImportRow, maxImportRows+1)},
-		"bad group":     {Source: "test", Groups: []ImportGroup{{NewGroup: NewGroup{Name: "a b"}}}},
-		"group's uuid":  {Source: "test", Groups: []ImportGroup{{NewGroup: NewGroup{Name: "a"}, UUID: "x"}}},
+		"bad group":     {Source: "test", Groups: []ImportGroup{{Name: "a b"}}},
+		"group's uuid":  {Source: "test", Groups: []ImportGroup{{Name: "a", UUID: "x"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, m := importing(t)

@@ -222,6 +222,8 @@ var types = map[string]any{
 	"AppPassword": AppPassword{}, "AppPasswords": AppPasswords{}, "NewAppPassword": NewAppPassword{}, "Created": Created{}, "Use": Use{},
 	"Detail": Detail{}, "AppPasswordPatch": AppPasswordPatch{}, "Rotation": Rotation{}, "Rotated": Rotated{}, "Revocation": Revocation{}, "Exemption": Exemption{},
 	"Filter": Filter{}, "Found": Found{}, "FoundRevocation": FoundRevocation{}, "Enrolment": Enrolment{}, "Plugin": Plugin{},
+	"Import": Import{}, "ImportGroup": ImportGroup{}, "ImportRow": ImportRow{}, "ImportPassword": ImportPassword{},
+	"ImportOutcomes": ImportOutcomes{}, "ImportOutcome": ImportOutcome{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
 	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{}, "WhyEnrolment": WhyEnrolment{},
 	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},

@@ -16,7 +16,6 @@ import (
 // importGoal is how many hashed rows a second valetkey import shall take over.
 const importGoal = 5000
 
-
 // measureImport is the run of --import: a file of that many rows, each with a hash, two for each account, is imported by the companion
 // command, and once more.
 func (b *bench) measureImport(ctx context.Context) error {
