@@ -134,7 +134,7 @@ func (q *query) conditions(f auth.AppPasswordFilter, order auth.Order, accountID
 	}
 	if f.Imported {
 		*indexed = append(*indexed, "origin = 'imported'")
-		rest = append(rest, "phc NOT LIKE '"+ourHash+"%'")
+		rest = append(rest, "upgraded_at IS NULL")
 	}
 	if f.Label != "" {
 		rest = append(rest, "label_key LIKE "+q.arg(f.Label))
@@ -144,9 +144,6 @@ func (q *query) conditions(f auth.AppPasswordFilter, order auth.Order, accountID
 	}
 	return walk, rest
 }
-
-// ourHash is what a hash that we make begins with. An imported one is made anew at its first success.
-const ourHash = "$argon2id$v=19$m=19456,t=2,p=1$"
 
 // FindAppPasswords returns some of the app passwords that the filter means, in this order, from the place after; an empty one is the
 // beginning. limit is at most 1000; zero is 100. The empty order is the one that is found fastest. See [auth.AppPasswordPage] for where the end is.

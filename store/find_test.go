@@ -67,12 +67,11 @@ func TestFindAppPasswords(t *testing.T) {
 	add("bob", "idle", 6, "created_at = now() - interval '85 days'", func(n *auth.NewAppPassword) { n.ExpiresUnusedFor = 90 * 24 * time.Hour })
 	add("zoe", "100% sure", 7, "expires_at = now() - interval '1 day'")
 	add("zoe", "gone", 8, "revoked_at = now(), holds_label = false")
-	p := addAppPassword(t, s, "zoe", "import", nil)
-	_ = p
-	if _, err := db.Exec("UPDATE app_passwords SET phc = '{SSHA}x' WHERE label = 'import'"); err != nil {
+	addAppPassword(t, s, "zoe", "import", nil)
+	addAppPassword(t, s, "zoe", "import, used since", nil)
+	if _, err := db.Exec("UPDATE app_passwords SET upgraded_at = now() WHERE label = 'import, used since'"); err != nil {
 		t.Fatal(err)
 	}
-	addAppPassword(t, s, "zoe", "import, used since", nil)
 
 	day := 24 * time.Hour
 	live := []string{"alice old", "alice wiki", "bob idle", "bob new", "bob printer", "carol phone", "zoe import", "zoe import, used since"}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -102,7 +103,8 @@ func TestRotation(t *testing.T) {
 		t.Errorf("AppPassword: old = %+v, %v, want none", o, err)
 	}
 	want := []string{"app_password.rotated root alice phone", "app_password.revoked alice phone"}
-	if got := events(t, db); !cmp.Equal(got[len(got)-2:], want) {
+	got := slices.DeleteFunc(events(t, db), func(e string) bool { return strings.Contains(e, "first_used") }) // written apart, before it or after
+	if !cmp.Equal(got[len(got)-2:], want) {
 		t.Errorf("events = %q, want %q at the end", got, want)
 	}
 }

@@ -20,7 +20,7 @@ var migrationFiles embed.FS
 
 const (
 	// schemaTarget is the version of the newest file in migrations.
-	schemaTarget = 18
+	schemaTarget = 11
 
 	versionTable = "valetkey_migrations"
 
