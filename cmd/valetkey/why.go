@@ -63,7 +63,7 @@ func (a *app) explainWhy(w admin.Why) {
 		a.heading("App passwords")
 		t := a.table("LABEL", "STATUS", "OPENS", "LAST USED", "WHY")
 		for _, p := range w.AppPasswords {
-			t.row(p.AppPassword.Label, p.AppPassword.Status, p.Opens, lastUse(p.AppPassword.LastUsed), strings.Join(p.Why, "; "))
+			t.row(p.AppPassword.Label, status(p.AppPassword), p.Opens, lastUse(p.AppPassword.LastUsed), strings.Join(p.Why, "; "))
 		}
 		t.print()
 	}
@@ -93,17 +93,17 @@ func (a *app) explainWhy(w admin.Why) {
 	}
 	if e := w.Enrolment; e != nil {
 		a.heading("Second factor")
-		text := e.Answer
-		if text == "" {
-			text = "not known: " + e.Error
+		text := dash(e.Status)
+		if e.ReasonCode != "" {
+			text += ", " + e.ReasonCode
 		}
-		if e.Reason != "" {
-			text += ", " + e.Reason
+		if e.At != nil {
+			text += ", as of " + instant(*e.At)
 		}
-		if !e.AsOf.IsZero() {
-			text += ", as of " + instant(e.AsOf)
+		if e.Problem != "" {
+			text += "; " + e.Problem
 		}
-		fmt.Fprintf(a.out, "%s (require = %q)\n", visible(text), e.Required)
+		fmt.Fprintf(a.out, "%s (require = %q)\n", visible(text), e.Require)
 	}
 	if t := w.Throttle; t != nil {
 		a.heading("Guessing")

@@ -78,7 +78,7 @@ func TestHostileOutput(t *testing.T) {
 	x := admin.WhyAttempt{Reason: evil, Meaning: "m", Service: evil, FrontEnd: evil, Address: evil, Label: evil}
 	a.explainWhy(admin.Why{Login: evil, Summary: evil, Account: &admin.Account{Login: evil + "2"}, Attempts: []admin.WhyAttempt{x}, Devices: []admin.WhyAttempt{x},
 		AppPasswords: []admin.WhyAppPassword{{AppPassword: admin.AppPassword{Label: evil, Status: admin.Live, LastUsed: &admin.Use{Service: evil, Address: evil}}, Why: []string{evil}}},
-		Enrolment:    &admin.WhyEnrolment{Required: evil, Reason: evil, Error: evil}, Advice: []string{evil}})
+		Enrolment:    &admin.Enrolment{Require: evil, Status: evil, ReasonCode: evil, Problem: evil}, Advice: []string{evil}})
 	if i := strings.IndexFunc(out.String(), func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == 0x9b || r == 0x202e }); i >= 0 {
 		t.Errorf("a control character reaches the terminal: %q", out.String())
 	}

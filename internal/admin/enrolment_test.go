@@ -108,6 +108,36 @@ func TestCreateAsksForTheSecondFactor(t *testing.T) {
 	}
 }
 
+// A rotation issues a secret as a creation does.
+func TestRotateAsksForTheSecondFactor(t *testing.T) {
+	r, ctx := newRig(t), t.Context()
+	if _, err := r.client.AddAccount(ctx, NewAccount{Login: "alice"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.client.Create(ctx, "alice", NewAppPassword{Label: "phone"}); err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeEnrolments{}
+	r.service.Enrolments = f
+	rotate := func() string { _, err := r.client.Rotate(ctx, "alice", "phone", Rotation{}); return code(err) }
+	if got := rotate(); got != "409 not_enrolled" {
+		t.Errorf("Rotate for who has no second factor = %s, want not_enrolled", got)
+	}
+	if f.err = errors.New("canary host"); rotate() != "503 unavailable" {
+		t.Error("Rotate while it is not known is no 503")
+	}
+	if f.err, f.enrolled = nil, []string{"alice"}; rotate() != "<nil>" {
+		t.Error("Rotate for who has one is refused")
+	}
+	f.enrolled = nil
+	if _, err := r.client.Exempt(ctx, "alice", "phone", "a printer"); err != nil {
+		t.Fatal(err)
+	}
+	if asked := len(f.asked); rotate() != "<nil>" || len(f.asked) != asked {
+		t.Errorf("Rotate of an exempt one is refused, or asked about: %q", f.asked)
+	}
+}
+
 func TestCheckEnrolment(t *testing.T) {
 	r, ctx := newRig(t), t.Context()
 	for _, n := range []NewAccount{{Login: "alice", Aliases: []string{"al"}}, {Kind: KindReader, Login: "scan"}} {

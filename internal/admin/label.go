@@ -211,6 +211,15 @@ func (s *Service) Rotate(ctx context.Context, name, text string, n Rotation, by 
 	default:
 		r.KeepOldUntil = *n.KeepOldUntil
 	}
+	if s.Enrolments != nil { // a secret is issued as by Create, for what is exempt too
+		p, _, err := s.Store.AppPassword(ctx, l, key)
+		if err == nil && p.ExemptAt.IsZero() {
+			err = s.mayIssueTo(ctx, l)
+		}
+		if err != nil {
+			return Rotated{}, err
+		}
+	}
 	for range 5 {
 		taken, err := s.Store.Tags(ctx, l)
 		if err != nil {

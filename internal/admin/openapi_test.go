@@ -225,7 +225,7 @@ var types = map[string]any{
 	"Import": Import{}, "ImportGroup": ImportGroup{}, "ImportRow": ImportRow{}, "ImportPassword": ImportPassword{},
 	"ImportOutcomes": ImportOutcomes{}, "ImportOutcome": ImportOutcome{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
-	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{}, "WhyEnrolment": WhyEnrolment{},
+	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{},
 	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},
 	"Counters": auth.Counters{}, "Directory": Directory{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
 }

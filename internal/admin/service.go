@@ -73,8 +73,7 @@ type Service struct {
 	Enrolments    Enrolments // nil: nobody knows who has a second factor, and nobody is asked
 	EnrolmentHelp string     // what a user without one has to do, in a sentence after a colon; empty: "enrol one"
 
-	Throttle     ThrottleTeller  // nil: nothing is slowed down
-	SecondFactor EnrolmentTeller // nil: no plugin
+	Throttle ThrottleTeller // nil: nothing is slowed down
 
 	Mail MailSettings // of the configuration: without a user
 }

@@ -29,7 +29,7 @@ type Why struct {
 	AppPasswords []WhyAppPassword `json:"app_passwords"` // live ones first
 	Attempts     []WhyAttempt     `json:"attempts"`      // rejected ones, the latest first
 	Devices      []WhyAttempt     `json:"devices"`       // of those, what still sends an old app password
-	Enrolment    *WhyEnrolment    `json:"enrolment,omitempty"`
+	Enrolment    *Enrolment       `json:"enrolment,omitempty"`
 	Throttle     *WhyThrottle     `json:"throttle,omitempty"`
 
 	Advice []string `json:"advice"` // what to do next, the most likely first
@@ -47,6 +47,8 @@ type WhyAppPassword struct {
 	AppPassword AppPassword `json:"app_password"`
 	Opens       string      `json:"opens"`
 	Why         []string    `json:"why"` // it does not, or what it depends on
+
+	suspended bool // it would open, if the user had a second factor
 }
 
 // WhyAttempt are rejected logins that were alike.
@@ -60,15 +62,6 @@ type WhyAttempt struct {
 	FrontEnd string      `json:"front_end,omitempty"`
 	Address  string      `json:"address,omitempty"` // empty: not known, or several
 	Label    string      `json:"label,omitempty"`   // of the app password that matched
-}
-
-// WhyEnrolment is what the two-factor plugin says.
-type WhyEnrolment struct {
-	Required string    `json:"required"`         // "login", "issue" or "off"
-	Answer   string    `json:"answer,omitempty"` // "enrolled", "not_enrolled", "exempt", "account_unknown"; empty: not known
-	Reason   string    `json:"reason,omitempty"` // the plugin's word
-	AsOf     time.Time `json:"as_of,omitzero"`
-	Error    string    `json:"error,omitempty"` // why it is not known
 }
 
 // WhyThrottle is how guessing slows this login down.
@@ -94,12 +87,6 @@ type WhySource struct {
 // ThrottleTeller knows how guessing is slowed down.
 type ThrottleTeller interface {
 	State(login string, addr netip.Addr) auth.ThrottleState
-}
-
-// EnrolmentTeller knows what the two-factor plugin says of an account; it never asks longer than the context lasts. An error is
-// shown to the admin: it must name what to do, and nothing secret.
-type EnrolmentTeller interface {
-	TellEnrolment(ctx context.Context, login string) (WhyEnrolment, error)
 }
 
 // enrolmentWait bounds what the plugin may add to an answer.
@@ -153,11 +140,13 @@ func (s *Service) Why(ctx context.Context, name, service, address string) (Why, 
 	default:
 		v := accountView(account)
 		w.Account = &v
+		if account.Kind == auth.Person {
+			if w.Enrolment, err = s.whyEnrolment(ctx, account.Login); err != nil {
+				return Why{}, err
+			}
+		}
 		if err := s.whyAppPasswords(ctx, &w, addr); err != nil {
 			return Why{}, err
-		}
-		if account.Kind == auth.Person {
-			w.Enrolment = s.whyEnrolment(ctx, account.Login)
 		}
 	}
 	if s.Throttle != nil {
@@ -168,17 +157,14 @@ func (s *Service) Why(ctx context.Context, name, service, address string) (Why, 
 }
 
 // whyEnrolment asks what the plugin says; nil if there is none.
-func (s *Service) whyEnrolment(ctx context.Context, login string) *WhyEnrolment {
-	if s.SecondFactor == nil {
-		return nil
+func (s *Service) whyEnrolment(ctx context.Context, login string) (*Enrolment, error) {
+	if s.Enrolments == nil {
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, enrolmentWait)
 	defer cancel()
-	e, err := s.SecondFactor.TellEnrolment(ctx, login)
-	if err != nil {
-		e.Answer, e.Error = "", clip(err.Error())
-	}
-	return &e
+	e, err := s.Enrolment(ctx, login)
+	return &e, err
 }
 
 func (s *Service) whyAppPasswords(ctx context.Context, w *Why, addr netip.Addr) error {
@@ -209,6 +195,15 @@ func (s *Service) whyAppPasswords(ctx context.Context, w *Why, addr netip.Addr) 
 			depends("only from %s", networks)
 		} else if len(p.Networks) > 0 && !slices.ContainsFunc(p.Networks, func(n netip.Prefix) bool { return n.Contains(addr) }) {
 			no("only from %s, not from %s", networks, addr)
+		}
+		if e := w.Enrolment; e != nil && e.Require == "login" && p.ExemptAt.IsZero() && p.Live() {
+			switch {
+			case e.Source == SourceUnknown:
+				depends("on the second factor, of which nothing is known now")
+			case !e.Allowed:
+				x.suspended = x.Opens != No
+				no("the user has no second factor")
+			}
 		}
 		w.AppPasswords = append(w.AppPasswords, x)
 	}
@@ -255,13 +250,13 @@ func (w *Why) judge() {
 	case live.all == 0:
 		w.Summary = "the account has no live app password"
 		advise("valetkey create LOGIN LABEL makes one")
+	case live.yes+live.depends == 0 && live.suspended > 0:
+		w.Summary = "the user has no second factor, so no app password opens " + w.place()
+		advise("%s", explain(auth.NotEnrolled).Remedy)
 	case live.yes+live.depends == 0:
 		w.Summary = "none of the account's live app passwords opens " + w.place()
 		advise("valetkey create LOGIN LABEL%s makes one that does", w.flags())
-	case w.Enrolment != nil && w.Enrolment.Required == "login" && w.Enrolment.Answer == string(auth.NotEnrolled):
-		w.Summary = "the user has no second factor, so no app password opens anything"
-		advise("%s", explain(auth.NotEnrolled).Remedy)
-	case live.yes == 0 || w.Enrolment != nil && w.Enrolment.Required == "login" && w.Enrolment.Answer == "":
+	case live.yes == 0:
 		w.Works = Depends
 		w.Summary = "whether a right app password opens " + w.place() + " depends on what stands below"
 	default:
@@ -288,7 +283,7 @@ func (w *Why) judge() {
 	}
 }
 
-type tallies struct{ all, yes, depends int }
+type tallies struct{ all, yes, depends, suspended int }
 
 func (w *Why) count() (n tallies) {
 	for _, p := range w.AppPasswords {
@@ -301,6 +296,9 @@ func (w *Why) count() (n tallies) {
 			n.yes++
 		case Depends:
 			n.depends++
+		}
+		if p.suspended {
+			n.suspended++
 		}
 	}
 	return n

@@ -18,16 +18,17 @@ func (f fakeThrottle) State(_ string, addr netip.Addr) auth.ThrottleState {
 	return f.state
 }
 
-type fakePlugin struct {
-	answer WhyEnrolment
-	err    error
+// toldEnrolments answers every question in one way.
+type toldEnrolments struct {
+	Enrolments
+	answer Enrolment
 }
 
-func (f fakePlugin) TellEnrolment(ctx context.Context, login string) (WhyEnrolment, error) {
-	if _, bounded := ctx.Deadline(); !bounded || login != "alice" {
-		return WhyEnrolment{}, errors.New("asked without a bound, or for " + login)
+func (f toldEnrolments) Enrolment(ctx context.Context, _ int64, login string, fresh bool) Enrolment {
+	if _, bounded := ctx.Deadline(); !bounded || login != "alice" || fresh {
+		return Enrolment{Problem: "asked without a bound, afresh, or for " + login}
 	}
-	return f.answer, f.err
+	return f.answer
 }
 
 // whyRig has alice with four app passwords and some attempts.
@@ -126,22 +127,29 @@ func TestWhyRefused(t *testing.T) {
 }
 
 func TestWhySecondFactor(t *testing.T) {
-	r := whyRig(t)
 	for _, tt := range []struct {
 		name   string
-		plugin fakePlugin
+		answer Enrolment
+		exempt bool // one of the app passwords is
 		works  string
-		says   string
+		part   string // of the summary
 	}{
-		{"enrolled", fakePlugin{answer: WhyEnrolment{Required: "login", Answer: "enrolled"}}, Yes, "enrolled"},
-		{"not", fakePlugin{answer: WhyEnrolment{Required: "login", Answer: "not_enrolled"}}, No, "not_enrolled"},
-		{"not, but it is asked for at issue only", fakePlugin{answer: WhyEnrolment{Required: "issue", Answer: "not_enrolled"}}, Yes, "not_enrolled"},
-		{"not known", fakePlugin{answer: WhyEnrolment{Required: "login", Answer: "enrolled"}, err: errors.New("the plugin does not answer")}, Depends, "the plugin does not answer"},
+		{"enrolled", Enrolment{Require: "login", Source: SourceCache, Status: "enrolled", Allowed: true}, false, Yes, "live app passwords would open imap"},
+		{"not", Enrolment{Require: "login", Source: SourcePlugin, Status: "not_enrolled"}, false, No, "the user has no second factor"},
+		{"nobody by that name there", Enrolment{Require: "login", Source: SourcePlugin, Status: "account_unknown"}, false, No, "the user has no second factor"},
+		{"not, but one is exempt", Enrolment{Require: "login", Source: SourcePlugin, Status: "not_enrolled"}, true, Yes, "1 of "},
+		{"not, but it is asked for at issue only", Enrolment{Require: "issue", Source: SourcePlugin, Status: "not_enrolled"}, false, Yes, "live app passwords would open imap"},
+		{"not known", Enrolment{Require: "login", Source: SourceUnknown, Problem: "the plugin does not answer"}, false, Depends, "depends on what stands below"},
+		{"not known, allowed", Enrolment{Require: "login", Source: SourceAllow, Allowed: true, Problem: "the plugin does not answer"}, false, Yes, "would open imap"},
 	} {
-		r.service.SecondFactor = tt.plugin
+		r := whyRig(t)
+		r.service.Enrolments = toldEnrolments{answer: tt.answer}
+		if tt.exempt {
+			r.store.rows[1].ExemptAt = time.Unix(1, 0)
+		}
 		w, err := r.client.Why(t.Context(), "alice", "imap", "")
-		if err != nil || w.Works != tt.works || w.Enrolment == nil || w.Enrolment.Answer+w.Enrolment.Error != tt.says {
-			t.Errorf("%s: %s, %+v, %v, want %s, %s", tt.name, w.Works, w.Enrolment, err, tt.works, tt.says)
+		if err != nil || w.Works != tt.works || w.Enrolment == nil || w.Enrolment.Problem != tt.answer.Problem || !strings.Contains(w.Summary, tt.part) {
+			t.Errorf("%s: %s, %q, %+v, %v, want %s, %q", tt.name, w.Works, w.Summary, w.Enrolment, err, tt.works, tt.part)
 		}
 	}
 }
