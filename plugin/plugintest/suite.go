@@ -107,6 +107,10 @@ func (p promise) broken(cfg Config) []error {
 	return s.problems
 }
 
+// raceEnds makes a program that was built with Go's race detector end when it ends. Left alone, the detector waits for a second more, and
+// every such program would seem to keep the daemon waiting. Config.Env comes after it, and has the last word.
+const raceEnds = "GORACE=atexit_sleep_ms=0"
+
 // session is a plugin that runs.
 type session struct {
 	Config
@@ -133,7 +137,7 @@ func start(cfg Config) (*session, error) {
 	s := &session{Config: cfg, dir: dir, output: &tail{}}
 	s.cmd = exec.Command(path, cfg.Args...)
 	s.cmd.Dir = "/"
-	s.cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PLUGIN_UNIX_SOCKET_DIR=" + dir}, cfg.Env...)
+	s.cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PLUGIN_UNIX_SOCKET_DIR=" + dir, raceEnds}, cfg.Env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  plugin.Handshake,

@@ -12,10 +12,11 @@ import (
 	"github.com/valetkey/valetkey/plugin"
 )
 
-func build(t *testing.T) string {
+func build(t *testing.T, flags ...string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "fake")
-	if out, err := exec.Command("go", "build", "-o", bin, "../host/testdata/fake").CombinedOutput(); err != nil {
+	args := append(append([]string{"build"}, flags...), "-o", bin, "../host/testdata/fake")
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("building the fake plugin: %v\n%s", err, out)
 	}
 	return bin
@@ -29,6 +30,18 @@ var good = []Account{
 }
 
 func TestGoodPlugin(t *testing.T) { Run(t, Config{Path: build(t), Accounts: good}) }
+
+// Authors test with the race detector, which by itself keeps a program from ending for a second.
+func TestGoodPluginWithRaceDetector(t *testing.T) {
+	bin := build(t, "-race")
+	for _, p := range promises {
+		if p.name == "clean exit" {
+			for _, problem := range p.broken(Config{Path: bin, Accounts: good}) {
+				t.Error(problem)
+			}
+		}
+	}
+}
 
 // The suite finds what it is there to find, and nothing else.
 func TestFindsFaults(t *testing.T) {

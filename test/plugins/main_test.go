@@ -82,8 +82,7 @@ func (p *program) fails(login string, texts ...string) {
 // suite holds the program to what the daemon expects of a plugin.
 func (p *program) suite(accounts ...plugintest.Account) {
 	p.t.Helper()
-	plugintest.Run(p.t, plugintest.Config{Path: p.path, Args: []string{"-config", p.config}, Accounts: accounts, Within: 10 * time.Second,
-		Env: []string{"GORACE=atexit_sleep_ms=0"}}) // with the race detector a program would wait for a second before it ends
+	plugintest.Run(p.t, plugintest.Config{Path: p.path, Args: []string{"-config", p.config}, Accounts: accounts, Within: 10 * time.Second})
 }
 
 func enrolled(login string) plugintest.Account {
