@@ -28,9 +28,6 @@ var (
 // Flush writes the pending bookkeeping now.
 func (s *Store) Flush(ctx context.Context) error { return s.recorder.flush(ctx) }
 
-// BookkeepingStats returns the counters of the recorder.
-func (s *Store) BookkeepingStats() BookkeepingStats { return s.recorder.stats() }
-
 // Remembered returns how many notes the recorder remembers having taken.
 func (s *Store) Remembered() int {
 	s.recorder.mu.Lock()

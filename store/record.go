@@ -77,6 +77,9 @@ type BookkeepingStats struct {
 	Dropped uint64 // given up, because too many waited or the database refused them
 }
 
+// BookkeepingStats returns the counters. It does not ask the database.
+func (s *Store) BookkeepingStats() BookkeepingStats { return s.recorder.stats() }
+
 func startRecorder(db *sql.DB, log *slog.Logger, now func() time.Time, maxPending int) *recorder {
 	r := newRecorder(db, log, now, maxPending)
 	go r.run()

@@ -20,6 +20,7 @@ import (
 	"github.com/valetkey/valetkey/internal/admin"
 	"github.com/valetkey/valetkey/internal/auth"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/internal/metrics"
 	"github.com/valetkey/valetkey/internal/secret"
 	"github.com/valetkey/valetkey/internal/throttle"
 	"github.com/valetkey/valetkey/store"
@@ -44,6 +45,9 @@ type daemon struct {
 	service  atomic.Pointer[admin.Service] // nil until the database is known
 	unknown  atomic.Pointer[[]int32]       // peppers of rows that are not in our ring
 	gates    gates
+	meter    *metrics.Meter
+	metrics  *exporter // nil: none; of start, reload and stop, which are one goroutine's
+	pinging  pinging
 
 	admin    *admin.Server
 	failed   chan error // the daemon cannot go on
@@ -144,11 +148,12 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	d := &daemon{
 		store: liveStore{known: make(chan struct{})},
 		flags: flags, log: log, level: level, started: time.Now(), cfg: cfg, cancel: cancel,
-		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0), certs: newCertificates(ctx, log), gates: newGates(),
+		failed: make(chan error, 1), database: make(chan struct{}), hashes: auth.NewAdmission(0, 0), certs: newCertificates(ctx, log), gates: newGates(), meter: metrics.NewMeter(),
 	}
 	defer func() {
 		if err != nil {
 			cancel()
+			d.metrics.close(context.Background(), log)
 			d.closeFrontEnds(context.Background(), d.frontEnds)
 			d.enrol.close()
 			d.unlock()
@@ -174,7 +179,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	if d.enrol, err = startEnrolment(cfg, d.setService, log); err != nil {
 		return nil, err
 	}
-	ac := auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes, Upgrade: upgrade{&d.store}}
+	ac := auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes, Upgrade: upgrade{&d.store}, Meter: d.meter}
 	if cfg.Throttle.Enabled {
 		d.throttle = throttle.New(throttle.Config{Trusted: trusted(cfg)})
 		ac.Throttle = d.throttle
@@ -182,6 +187,7 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	d.auth = auth.New(ac)
 
 	d.admin = admin.NewServer(d.service.Load, d.status, log)
+	d.admin.PluginFrom(d.enrol.Plugin)
 	who, faults := access(cfg)
 	if len(faults) > 0 {
 		return nil, faults
@@ -202,6 +208,9 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 			return nil, err
 		}
 		d.frontEnds = append(d.frontEnds, f)
+	}
+	if d.metrics, err = d.openMetrics(cfg.Metrics, false); err != nil {
+		return nil, err
 	}
 	go func() {
 		if err := d.admin.Serve(l); err != nil {
@@ -381,8 +390,10 @@ func (d *daemon) reload() {
 	d.ring.Store(ring)
 	d.auth.ForgetVerifications()
 	d.mu.Lock()
+	before := d.cfg
 	d.cfg = cfg
 	d.mu.Unlock()
+	d.reloadMetrics(before.Metrics, cfg.Metrics)
 	d.enrol.apply(cfg.Enrolment) // which makes the admin verbs take over the rest, too
 	d.notices.configure(telling)
 	if s := d.store.Load(); s != nil {
@@ -445,6 +456,7 @@ func (d *daemon) stop(drain time.Duration) {
 	defer cancel()
 	d.tellSystemd(sysdaemon.SdNotifyStopping)
 	d.closeFrontEnds(ctx, d.frontEnds)
+	d.metrics.close(ctx, d.log)
 	d.admin.Shutdown(ctx)
 	d.enrol.close()
 	d.cancel()
@@ -500,7 +512,7 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	for _, f := range frontEnds {
 		v := f.spec.view
 		v.Address = f.address()
-		v.Connections = f.connections()
+		v.Connections = f.connections().open
 		v.TLS = d.certs.view(f.spec)
 		s.Listeners = append(s.Listeners, v)
 	}

@@ -30,11 +30,14 @@ type server interface {
 // built is a front end before it listens.
 type built struct {
 	server
-	connections func() int64
+	connections func() connections
 	upstream    admin.Upstream // nil: none
 
 	missingGroups func(context.Context) (map[string]bool, error) // by application; nil: the front end has none
 }
+
+// connections are those of a front end: open now, and totals.
+type connections struct{ open, total, refused, yielded int64 }
 
 // spec says what one listener is to be.
 type spec struct {
@@ -125,7 +128,10 @@ func specs(cfg *config.Config) []spec {
 			if err != nil {
 				return built{}, err
 			}
-			b := built{server: s, connections: func() int64 { return int64(s.Stats().Connections) }}
+			b := built{server: s, connections: func() connections {
+				n := s.Stats()
+				return connections{int64(n.Connections), n.Accepted, n.Refused, n.Yielded}
+			}}
 			if slices.ContainsFunc(c.Applications, func(a config.Application) bool { return a.Group != "" }) {
 				b.missingGroups = s.MissingGroups
 			}
@@ -147,20 +153,29 @@ func specs(cfg *config.Config) []spec {
 				return built{}, err
 			}
 			s := dovecot.New(dovecot.Config{Tempfail: tempfail, MaxConns: c.Connections, MaxPerSource: c.PerSource}, a, log)
-			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() connections {
+				n := s.Stats()
+				return connections{open: int64(n.Open), total: int64(n.Total), refused: int64(n.Refused)}
+			}}, nil
 		})
 	}
 	for i, c := range cfg.Saslauthd {
 		s := add("saslauthd", i, c, c.Socket, func(a *listening, _ *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s := saslauthd.New(saslauthd.Config{Service: c.Service, MaxConns: c.Connections}, a, log)
-			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() connections {
+				n := s.Stats()
+				return connections{open: int64(n.Open), total: int64(n.Total), refused: int64(n.Refused)}
+			}}, nil
 		})
 		s.view.Service = c.Service
 	}
 	for i, c := range cfg.Checkpassword {
 		s := add("checkpassword", i, c, c.Socket, func(a *listening, dir *liveStore, _ *tls.Config, log *slog.Logger) (built, error) {
 			s := checkpassword.New(checkpassword.Config{AllowLookup: c.Lookups, MaxConns: c.Connections}, a, dir, log)
-			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() connections {
+				n := s.Stats()
+				return connections{open: int64(n.Open), total: int64(n.Total), refused: int64(n.Refused)}
+			}}, nil
 		})
 		s.view.Lookups = c.Lookups
 	}
@@ -170,7 +185,10 @@ func specs(cfg *config.Config) []spec {
 			if err != nil {
 				return built{}, err
 			}
-			return built{server: s, connections: func() int64 { return int64(s.Stats().Open) }}, nil
+			return built{server: s, connections: func() connections {
+				n := s.Stats()
+				return connections{open: int64(n.Open), total: int64(n.Total), refused: int64(n.Refused)}
+			}}, nil
 		})
 		s.view.Endpoints = endpoints(c)
 	}

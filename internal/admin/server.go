@@ -34,6 +34,7 @@ type Server struct {
 	gate      *gate
 	service   func() *Service // nil while the database is not known yet
 	status    func(context.Context) Status
+	plugin    func() Plugin // nil: the status has it
 	log       *slog.Logger
 	http      *http.Server
 	profiling atomic.Bool
@@ -64,6 +65,10 @@ func NewServer(service func() *Service, status func(context.Context) Status, log
 
 // Restrict tells callers apart from now on. It must be called before Serve.
 func (s *Server) Restrict(a Access) { s.access = a }
+
+// PluginFrom is where the state of the enrolment plugin is from, at once and without the database. It must be called before Serve. Without
+// it the whole status is asked for, which waits for the database.
+func (s *Server) PluginFrom(f func() Plugin) { s.plugin = f }
 
 // Serve answers until the listener is closed or Shutdown is called; it returns nil then.
 func (s *Server) Serve(l net.Listener) error {

@@ -22,6 +22,7 @@ type Config struct {
 	Strangers Strangers // nil: attempts at unknown logins leave the log line only
 	Throttle  Throttle  // nil: nothing is slowed down
 	Upgrade   Upgrade   // nil: imported hashes stay as they are
+	Meter     Meter     // nil: nothing is counted but [Counters]
 	Log       *slog.Logger
 
 	Hashes   *Admission       // nil: a private one with the default bounds
@@ -98,6 +99,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision
 	req.Password = ""
 	now := a.cfg.Now()
 	a.log(ctx, &req, &v, err, penalty.Counts, now.Sub(start))
+	if a.cfg.Meter != nil {
+		a.cfg.Meter.Outcome(req.FrontEnd, v.result(err), v.reason(err), now.Sub(start))
+	}
 	if err == nil && v.accountID != 0 && a.cfg.Recorder != nil {
 		a.cfg.Recorder.Record(Attempt{
 			At: now, AccountID: v.accountID, AppPasswordID: v.rowID, Replaces: v.replaces, OK: v.decision.OK, Reason: v.decision.Reason,
@@ -123,6 +127,25 @@ type verdict struct {
 	accountID int64
 	rowID     int64
 	replaces  int64 // by that row
+}
+
+// result is the first word of the log line.
+func (v *verdict) result(err error) string {
+	switch {
+	case err != nil:
+		return "undecided"
+	case v.decision.OK:
+		return "ok"
+	}
+	return "fail"
+}
+
+// reason is the word for why.
+func (v *verdict) reason(err error) string {
+	if err != nil {
+		return undecidedReason(err)
+	}
+	return string(v.decision.Reason)
 }
 
 func reject(r Reason) Decision { return Decision{Reason: r} }
@@ -356,13 +379,11 @@ const loggedError = 512
 // log writes the one line of this attempt. Its keys are fixed, and the address stands before anything that a client
 // controls, so that a log reader such as fail2ban cannot be fooled (reference/security.md section 4.4).
 func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err error, counts bool, took time.Duration) {
-	level, result, reason, count := slog.LevelInfo, "fail", string(v.decision.Reason), "no"
+	level, result, reason, count := slog.LevelInfo, v.result(err), v.reason(err), "no"
 	switch {
 	case err != nil:
-		level, result, reason = slog.LevelWarn, "undecided", undecidedReason(err)
-	case v.decision.OK:
-		result = "ok"
-	case counts:
+		level = slog.LevelWarn
+	case !v.decision.OK && counts:
 		count = "yes"
 	}
 	if !a.cfg.Log.Enabled(ctx, level) {

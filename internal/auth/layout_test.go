@@ -54,6 +54,7 @@ var rules = []rule{
 	{"internal/config", []string{"internal/auth"}},
 	{"internal/migrate", nil},
 	{"internal/admin", []string{"internal/auth", "internal/secret"}},
+	{"internal/metrics", []string{"internal/auth"}},
 	{"internal/notice", []string{"internal/auth"}},
 }
 

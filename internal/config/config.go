@@ -43,6 +43,7 @@ type Config struct {
 	Mail     MailSettings
 	Hooks    []Hook
 	Notices  Notices
+	Metrics  Metrics
 
 	Enrolment Enrolment
 
@@ -378,6 +379,8 @@ func (r *reader) config(flags Flags) *Config {
 
 	c.Mail, c.Hooks, c.Notices = r.sub("mail").mail(), r.hooks(), r.sub("notices").notices()
 
+	c.Metrics = r.sub("metrics").metrics()
+
 	ldap, dovecot := r.subs("ldap"), r.subs("dovecot")
 	saslauthd, checkpassword, http := r.subs("saslauthd"), r.subs("checkpassword"), r.subs("http")
 	if len(ldap)+len(dovecot)+len(saslauthd)+len(checkpassword)+len(http) == 0 {
@@ -464,6 +467,9 @@ func (r *reader) checkDistinct(c *Config) {
 	}
 	for i, h := range c.HTTP {
 		add(fmt.Sprintf("http[%d].listen", i+1), h.Listen)
+	}
+	if c.Metrics.On() {
+		add("metrics.listen", c.Metrics.Listen)
 	}
 }
 

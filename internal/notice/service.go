@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -67,6 +68,8 @@ const (
 	NoRecipient = "no_recipient" // the user has no mail address
 	Repeated    = "repeated"     // the same was told a while ago
 	Gone        = "gone"         // the event is not in the audit log any more
+
+	Later = "later" // of none yet: it is tried again
 )
 
 // Times and numbers of the service.
@@ -99,6 +102,7 @@ type Service struct {
 	holdTo  time.Time      // no mail is tried before: the server is not there
 	holdFor time.Duration
 	failing map[string]bool // targets whose last try failed, for the log
+	totals  map[string]int64
 
 	wake chan struct{} // one element: look at once
 	work sync.WaitGroup
@@ -107,7 +111,8 @@ type Service struct {
 // New returns a service that tells nobody until [Service.Configure] says whom. daemon names this one among those that share the
 // database, the same at each start.
 func New(queue Queue, daemon string, log *slog.Logger) *Service {
-	return &Service{queue: queue, daemon: daemon, log: log, config: &Config{}, busy: map[string]int{}, failing: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &Service{queue: queue, daemon: daemon, log: log, config: &Config{}, busy: map[string]int{}, failing: map[string]bool{}, wake: make(chan struct{}, 1),
+		totals: map[string]int64{Sent: 0, Failed: 0, NoRecipient: 0, Repeated: 0, Gone: 0, Later: 0}}
 }
 
 // Configure replaces what is told to whom. What is being told is told to its end as it was.
@@ -377,12 +382,28 @@ func (s *Service) failed(n auth.Notice, err error, tries int) {
 	s.postpone(n, min(firstWait<<min(n.Tries-1, 16), lastWait), true)
 }
 
+// Totals are how many notices this daemon has been done with, by outcome, and those it put off under "later". They are in memory, and each
+// notice that was put off is counted again.
+func (s *Service) Totals() map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.totals)
+}
+
+func (s *Service) count(outcome string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.totals[outcome]++
+}
+
 // finish and postpone have a time of their own: also when the daemon stops, what was sent is noted.
 func (s *Service) finish(n auth.Notice, outcome string) {
+	s.count(outcome)
 	s.note(n, s.call(context.Background(), func(ctx context.Context) error { return s.queue.FinishNotice(ctx, n, outcome) }))
 }
 
 func (s *Service) postpone(n auth.Notice, wait time.Duration, counted bool) {
+	s.count(Later)
 	s.note(n, s.call(context.Background(), func(ctx context.Context) error { return s.queue.PostponeNotice(ctx, n, wait, counted) }))
 }
 
