@@ -19,6 +19,7 @@ import (
 //	[3]           one element, counted from 0; there may be fewer
 //	[name=value]  the elements that are objects whose field has this value, ignoring case; {login} and the like may stand in it. Behind
 //	              another bracket it takes those of its elements
+//	[name=]       those whose field is missing, null or an empty text
 //
 // Steps are separated by dots, but none stands before a bracket: credentials[*].type. The values at the end are texts, numbers and
 // booleans; null is none.
@@ -56,14 +57,14 @@ func parsePath(text string, known []string) (path, error) {
 				step.index = n
 			} else if inside == "*" {
 				step.all = true
-			} else if name, value, ok := strings.Cut(inside, "="); ok && name != "" && value != "" {
+			} else if name, value, ok := strings.Cut(inside, "="); ok && name != "" {
 				t, err := plugincmd.ParseTemplate(value, known)
 				if err != nil {
 					return p, err
 				}
 				step.filter, step.value = name, t
 			} else {
-				return p, fmt.Errorf("[%s] is none of [*], [NUMBER] and [NAME=VALUE]", inside)
+				return p, fmt.Errorf("[%s] is none of [*], [NUMBER], [NAME=VALUE] and [NAME=]", inside)
 			}
 			p.steps = append(p.steps, step)
 			continue
@@ -143,7 +144,11 @@ func (p path) values(document any, names map[string]string) ([]string, error) {
 					if !isObject {
 						return nil, bad("has something else than objects in the list")
 					}
-					if text, scalar := scalarText(object[s.filter]); ok && scalar && strings.EqualFold(text, want) {
+					text, scalar := scalarText(object[s.filter])
+					if object[s.filter] == nil { // as good as an empty text: only [name=] is equal to that
+						text, scalar = "", true
+					}
+					if ok && scalar && strings.EqualFold(text, want) {
 						next = append(next, element)
 					}
 				}

@@ -13,7 +13,7 @@ func TestPath(t *testing.T) {
 	const document = `{
 		"result": {"status": true, "value": {"count": 2, "none": null, "tokens": [
 			{"type": "hotp", "active": false, "owner": "ALICE"}, {"type": "totp", "active": true, "owner": "alice", "n": 1.50}, {"type": "push", "active": true, "owner": "bob"}]}},
-		"empty": [], "a.b": ["x"], "mixed": ["x", 3, null, false], "nested": [["a"], ["b", "c"]], "canary": {"x": 1}}`
+		"states": [{"n": 1}, {"n": 2, "state": null}, {"n": 3, "state": ""}, {"n": 4, "state": "enrolled"}, {"n": 5, "state": ["x"]}, {"n": 6, "state": "clientwait"}], "empty": [], "a.b": ["x"], "mixed": ["x", 3, null, false], "nested": [["a"], ["b", "c"]], "canary": {"x": 1}}`
 	names := plugincmd.OfLogin("alice")
 	for _, tt := range []struct {
 		path  string
@@ -28,6 +28,10 @@ func TestPath(t *testing.T) {
 		{"result.value.tokens[owner={domain}].type", "", ""},
 		{"result.value.tokens[missing=x].type", "", ""},
 		{"result.value.tokens[n=1.50].type", "totp", ""},
+		{"result.value.tokens[n=].type", "hotp|push", ""},
+		{"states[state=].n", "1|2|3", ""},
+		{"states[state=enrolled].n", "4", ""},
+		{"states[n={domain}].n", "", ""}, // what cannot be filled in is not an empty text
 		{"result.value.tokens[1].type", "totp", ""},
 		{"result.value.tokens[9].type", "", ""},
 		{"result.value.none", "", ""},

@@ -111,6 +111,10 @@ func (s *service) keycloak(mux *http.ServeMux) {
 	users := map[string]int{"alice": 1, "alice2": 2, "bob": 3, "carol": 4, "a+b&exact=false": 5}
 	admin("GET /admin/realms/main/users", func(w http.ResponseWriter, r *http.Request) {
 		name := r.URL.Query().Get("username")
+		if r.URL.Query().Get("briefRepresentation") != "true" {
+			answer(w, 400, `{"error":"canary: more is asked for than is needed"}`)
+			return
+		}
 		var found []string
 		for have, n := range users {
 			if have == name || r.URL.Query().Get("exact") != "true" && strings.Contains(have, name) {
@@ -137,7 +141,7 @@ func (s *service) keycloak(mux *http.ServeMux) {
 
 // authentik answers as its API reference.
 func (s *service) authentik(mux *http.ServeMux) {
-	pk := map[string]int{"alice": 7, "bob": 8, "carol": 9}
+	pk := map[string]int{"alice": 7, "bob": 8, "carol": 9, "dora": 10, "erna": 11}
 	mux.HandleFunc("GET /api/v3/core/users/", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer canary-api-token" {
 			answer(w, 403, `{"detail":"Token invalid/expired"}`)
@@ -158,19 +162,28 @@ func (s *service) authentik(mux *http.ServeMux) {
 			answer(w, 200, "["+device("authentik_stages_authenticator_static.StaticDevice", true)+","+device("authentik_stages_authenticator_totp.TOTPDevice", true)+"]")
 		case "8":
 			answer(w, 200, "["+device("authentik_stages_authenticator_totp.TOTPDevice", false)+"]")
+		case "10": // a browser that the company manages, which is nothing that the person has
+			answer(w, 200, "["+device("authentik_stages_authenticator_endpoint_gdtc.EndpointDevice", true)+"]")
+		case "11":
+			answer(w, 200, "["+device("authentik_stages_authenticator_new.NewDevice", true)+"]")
 		default:
 			answer(w, 200, "["+device("authentik_stages_authenticator_static.StaticDevice", true)+"]")
 		}
 	})
 }
 
-// privacyIDEA answers as its token endpoints.
+// privacyIDEA answers as its token endpoints do, an unknown user included.
 func (s *service) privacyIDEA(mux *http.ServeMux) {
-	token := func(owner, kind string, active, revoked bool) string {
+	token := func(owner, kind string, active, revoked bool, state string) string {
 		return fmt.Sprintf(`{"active":%t,"count":3,"description":"","failcount":0,"locked":false,"maxfail":10,"otplen":6,"realms":["example"],"resolver":"ldap","revoked":%t,`+
-			`"rollout_state":"","serial":"OATH0001","tokentype":"%s","user_id":"1","user_realm":"example","username":"%s"}`, active, revoked, kind, owner)
+			`"rollout_state":%s,"serial":"OATH0001","tokentype":"%s","user_id":"1","user_realm":"example","username":"%s"}`, active, revoked, state, kind, owner)
 	}
-	all := map[string]string{"alice": token("alice", "hotp", false, false) + "," + token("alice", "totp", true, false), "bob": token("bob", "totp", true, true), "carol": ""}
+	// Older versions leave the state of what is ready empty or null, newer ones write "enrolled".
+	all := map[string]string{
+		"alice": token("alice", "hotp", false, false, `""`) + "," + token("alice", "totp", true, false, `""`), "bob": token("bob", "totp", true, true, `""`), "carol": "",
+		"dora": token("dora", "push", true, false, `"clientwait"`) + "," + token("dora", "totp", true, false, `"verify"`),
+		"erna": token("erna", "push", true, false, `"clientwait"`) + "," + token("erna", "webauthn", true, false, `"enrolled"`), "fritz": token("fritz", "totp", true, false, "null"),
+	}
 	mux.HandleFunc("GET /token/", func(w http.ResponseWriter, r *http.Request) {
 		tokens, known := all[r.URL.Query().Get("user")]
 		switch {
@@ -276,7 +289,8 @@ func TestHTTPRecipes(t *testing.T) {
 		fails("alice", "several values for id")
 
 	authentik := newProgram(t, "valetkey-2fa-http", s.config(t, "authentik", "auth.example.org", "/etc/valetkey/2fa-authentik.token", "canary-api-token"))
-	authentik.want("alice: enrolled (value)", "bob: not_enrolled (no_match)", "carol: not_enrolled (no_match)", "nobody: account_unknown (no_pk)")
+	authentik.want("alice: enrolled (value)", "bob: not_enrolled (no_match)", "carol: not_enrolled (no_match)", "dora: not_enrolled (no_match)", "nobody: account_unknown (no_pk)")
+	authentik.fails("erna", "in none of the lists") // a kind that came after the page: nobody knows whether it is a second factor
 	t.Run("authentik", func(t *testing.T) {
 		p := *authentik
 		p.t = t
@@ -284,7 +298,8 @@ func TestHTTPRecipes(t *testing.T) {
 	})
 
 	idea := newProgram(t, "valetkey-2fa-http", s.config(t, "privacyidea", "otp.example.org", "/etc/valetkey/2fa-privacyidea.token", "canary-api-key"))
-	idea.want("alice: enrolled (totp)", "bob: not_enrolled (no_match)", "carol: not_enrolled (no_match)")
+	idea.want("alice: enrolled (totp)", "bob: not_enrolled (no_match)", "carol: not_enrolled (no_match)", "dora: not_enrolled (no_match)",
+		"erna: enrolled (webauthn)", "fritz: enrolled (totp)")
 	idea.fails("nobody", "status 400")
 	newProgram(t, "valetkey-2fa-http", s.config(t, "privacyidea", "otp.example.org", "/etc/valetkey/2fa-privacyidea.token", "canary-wrong")).
 		fails("alice", "refuses us with status 401", "hint: check the token")
