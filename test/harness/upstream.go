@@ -49,11 +49,13 @@ moduleload memberof
 database mdb
 maxsize 67108864
 suffix %q
+rootdn %q
+rootpw %q
 directory %s
 limits dn.exact=%q size=unlimited
 access to * by dn.exact=%q read by anonymous auth by * none
 overlay memberof
-`, settings, BaseDN, filepath.Join(s.dir, "data"), BridgeDN, BridgeDN)
+`, settings, BaseDN, managerDN, managerPassword, filepath.Join(s.dir, "data"), BridgeDN, BridgeDN)
 	if err := os.WriteFile(s.conf(), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +67,21 @@ overlay memberof
 	}
 	s.Start(t)
 	return s
+}
+
+// The one who may change what is in the directory, which the service account may not.
+const (
+	managerDN       = "cn=manager," + BaseDN
+	managerPassword = "what the manager knows"
+)
+
+// Modify changes entries, by LDIF.
+func (s *UpstreamDirectory) Modify(t testing.TB, ldif string) {
+	t.Helper()
+	cmd := exec.Command(program(t, LDAPUtils, "ldapmodify"), "-x", "-H", "ldap://"+s.Addr, "-D", managerDN, "-w", managerPassword)
+	if code, out, errOut := Run(t, ldif, cmd); code != 0 {
+		t.Fatalf("ldapmodify: exit code %d\n%s%s", code, out, errOut)
+	}
 }
 
 func (s *UpstreamDirectory) conf() string { return filepath.Join(s.dir, "slapd.conf") }

@@ -29,6 +29,7 @@ type service struct {
 	valid       string        // the access token that is accepted
 	asked       []string      // what came, as "METHOD URI"
 	release     chan struct{} // closed when what hangs may end
+	enrolled    atomic.Bool   // what the site's own service says of "walter"
 }
 
 func newService(t *testing.T) *service {
@@ -209,6 +210,8 @@ func (s *service) own(mux *http.ServeMux) {
 			answer(w, 200, `{"second_factor": true}`)
 		case "bob":
 			answer(w, 200, `{"second_factor": false}`)
+		case "walter":
+			answer(w, 200, fmt.Sprintf(`{"second_factor": %t}`, s.enrolled.Load()))
 		case "odd":
 			answer(w, 200, `{"second_factor": "canary"}`)
 		case "changed":

@@ -16,7 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(harness.Main(m, harness.PostgresServer, harness.Slapd, harness.PythonGRPC))
+	os.Exit(harness.Main(m, harness.PostgresServer, harness.Slapd, harness.LDAPUtils, harness.PythonGRPC))
 }
 
 // write makes a file that nobody else may read.
