@@ -25,6 +25,9 @@ const (
 	longestUse     = 5 * time.Minute        // of a connection, so that a server that is no more the primary is noticed
 )
 
+// maxAnswer bounds what the database may send for one statement, in bytes: a word is wanted.
+const maxAnswer = 1 << 20
+
 // openDatabase connects to nothing yet.
 func openDatabase(cfg pq.Config, timeout time.Duration, connections int, pgbouncer bool) (*sql.DB, error) {
 	if cfg.ConnectTimeout <= 0 || cfg.ConnectTimeout > timeout {
@@ -37,7 +40,7 @@ func openDatabase(cfg pq.Config, timeout time.Duration, connections int, pgbounc
 	if err != nil {
 		return nil, err
 	}
-	connector.Dialer(pgdial.Dialer{Exchange: timeout + exchangeGrace})
+	connector.Dialer(pgdial.Dialer{Exchange: timeout + exchangeGrace, Answer: maxAnswer})
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
@@ -156,8 +159,11 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, pgdial.ErrTooLarge):
+		return plugincmd.WithHint(fmt.Errorf("the database sent more than an answer may have, %d KiB", maxAnswer>>10), "select a boolean or one of the words alone, of one row")
 	case errors.As(err, &said):
-		// Detail, hint and context of the server may hold values; the message of these classes names objects only.
+		// Detail, hint and context of the server may hold values, and so may the message of what a function or a type complains of. In these classes
+		// it names objects only.
 		text := fmt.Errorf("the database says: %s (SQLSTATE %s)", said.Message, said.Code)
 		switch said.Code.Class() {
 		case "28":
@@ -168,6 +174,9 @@ func explain(err error) error {
 			return plugincmd.WithHint(text, "the query tries to write, in a read-only transaction")
 		case "22":
 			return fmt.Errorf("the database does not accept a value (SQLSTATE %s)", said.Code)
+		case "08", "3D", "53", "57", "58": // connection, no such database, resources, intervention, system
+		default:
+			return plugincmd.WithHint(fmt.Errorf("the database refuses the query (SQLSTATE %s)", said.Code), "try it in psql with PREPARE and EXECUTE")
 		}
 		return text
 	case errors.As(err, &network):

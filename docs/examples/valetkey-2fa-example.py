@@ -6,6 +6,7 @@
 Needs Debian's python3-grpcio; enrolment_pb2.py, which must lie beside it, was made from plugin/enrolment.proto by protoc.
 """
 import os
+import stat
 import sys
 import threading
 from concurrent import futures
@@ -19,12 +20,16 @@ PARALLEL = 8  # checks at once; two threads more keep the sign of life and the e
 
 def check(login):
     """Answer for a login. What cannot be found out is an exception, never an answer."""
-    if "/" in login or "\0" in login or login.startswith("."):
+    if "/" in login or "\0" in login or login.startswith(".") or len(login.encode()) > 255:
         return pb.CheckReply(status=pb.CheckReply.ACCOUNT_UNKNOWN, reason_code="odd_login")
     os.stat(sys.argv[1])  # a folder that is away says nothing about anybody
-    if os.path.isfile(os.path.join(sys.argv[1], login)):
-        return pb.CheckReply(status=pb.CheckReply.ENROLLED, valid_for_seconds=300)
-    return pb.CheckReply(status=pb.CheckReply.NOT_ENROLLED, reason_code="no_file")
+    try:
+        found = os.stat(os.path.join(sys.argv[1], login))
+    except FileNotFoundError:  # and no other error, which os.path.isfile would take for "no"
+        return pb.CheckReply(status=pb.CheckReply.NOT_ENROLLED, reason_code="no_file")
+    if not stat.S_ISREG(found.st_mode):
+        return pb.CheckReply(status=pb.CheckReply.NOT_ENROLLED, reason_code="not_a_file")
+    return pb.CheckReply(status=pb.CheckReply.ENROLLED, valid_for_seconds=300)
 
 
 def on_check(request, context):

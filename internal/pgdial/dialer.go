@@ -6,8 +6,10 @@ package pgdial
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +19,13 @@ import (
 type Dialer struct {
 	// Exchange bounds one exchange: from writing a message until the whole answer was read.
 	Exchange time.Duration
+	// Answer bounds what one exchange may bring, in bytes; zero: nothing does. The connection ends with [ErrTooLarge] then. lib/pq reads
+	// whatever a server sends into memory.
+	Answer int64
 }
+
+// ErrTooLarge is what a read returns when an exchange brought more than [Dialer.Answer].
+var ErrTooLarge = errors.New("the server sent more than an answer may have")
 
 // Dial connects without a limit of its own.
 func (d Dialer) Dial(network, address string) (net.Conn, error) {
@@ -38,7 +46,7 @@ func (d Dialer) DialContext(ctx context.Context, network, address string) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return &deadlineConn{Conn: c, exchange: d.Exchange}, nil
+	return &deadlineConn{Conn: c, exchange: d.Exchange, answer: d.Answer}, nil
 }
 
 // deadlineConn arms the deadline at each write, for the write and for the reads that follow. A read does not extend it,
@@ -47,12 +55,15 @@ func (d Dialer) DialContext(ctx context.Context, network, address string) (net.C
 type deadlineConn struct {
 	net.Conn
 	exchange time.Duration
+	answer   int64        // zero: no bound
+	read     atomic.Int64 // since the last write
 
 	mu    sync.Mutex
 	limit time.Time // set by lib/pq while it connects (connect_timeout); zero afterwards
 }
 
 func (c *deadlineConn) Write(p []byte) (int, error) {
+	c.read.Store(0)
 	c.mu.Lock()
 	deadline := time.Now().Add(c.exchange)
 	if !c.limit.IsZero() && c.limit.Before(deadline) {
@@ -64,6 +75,15 @@ func (c *deadlineConn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(p)
+}
+
+func (c *deadlineConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.read.Add(int64(n)) > c.answer && c.answer > 0 {
+		c.Conn.Close()
+		return 0, ErrTooLarge
+	}
+	return n, err
 }
 
 // SetDeadline sets a limit beyond which a write does not extend the deadline; the zero time removes it.

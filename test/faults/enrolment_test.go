@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -327,6 +328,36 @@ func TestPluginSeesLittle(t *testing.T) {
 		n, to, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if n > "2" && to != "" && !strings.HasPrefix(to, "anon_inode:") && !strings.HasPrefix(to, "/proc/") && to != "/sys/fs/cgroup" && !strings.HasPrefix(to, "/sys/fs/cgroup/") {
 			t.Errorf("the plugin has descriptor %s, %s", n, to)
+		}
+	}
+}
+
+// TestPluginSignals starts a plugin that is a shell script first, and looks at what the kernel says of its signals.
+//
+// It would catch: a signal that the daemon ignores or blocks, and that its plugins, hooks and Postgres therefore ignore, too: "yes | head" in a script
+// never ends then.
+func TestPluginSignals(t *testing.T) { // not in parallel: what is ignored here is ignored in all that is started meanwhile
+	notes := harness.Dir(t)
+	list := harness.NewEnrolledList(t, "alice")
+	path := filepath.Join(notes, "plugin")
+	script := fmt.Sprintf("#!/bin/sh\ngrep -E '^Sig(Ign|Blk)' /proc/self/status > %[1]s/signals.new\nmv %[1]s/signals.new %[1]s/signals\nexec %[2]s \"$@\"\n",
+		notes, harness.Program(t, "valetkey-2fa-file"))
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGPIPE) // as systemd starts the daemon, IgnoreSIGPIPE= in systemd.exec(5)
+	defer signal.Reset(syscall.SIGPIPE)
+	d := harness.NewDaemon(t, "")
+	d.Sections = harness.EnrolmentSection(path, []string{"-list", list.Path}, `require = "login"`)
+	d.Start(t)
+	d.PluginUp(t, 0)
+	text, err := os.ReadFile(filepath.Join(notes, "signals"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, mask, _ := strings.Cut(line, ":"); strings.Trim(mask, "0 \t\n") != "" {
+			t.Errorf("the plugin begins with %s, want no signal ignored or blocked", strings.TrimSpace(line))
 		}
 	}
 }

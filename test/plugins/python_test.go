@@ -38,6 +38,13 @@ func TestPython(t *testing.T) {
 		if got != "enrolled" {
 			t.Errorf("alice is %s", got)
 		}
+		// A file that cannot be looked at says nothing about its owner.
+		if err := os.Symlink("loop", filepath.Join(folder, "loop")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ask("loop"); err == nil {
+			t.Errorf("whose file cannot be looked at is %s, want an error", got)
+		}
 		if err := os.Rename(folder, folder+".away"); err != nil {
 			t.Fatal(err)
 		}

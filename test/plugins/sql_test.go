@@ -27,7 +27,8 @@ func TestSQL(t *testing.T) {
 	full, name := cluster.Database(t)
 	cluster.Exec(t, name, portal+page.Snippet(t, "grant.sql", "choose one", "canary-password"))
 	cluster.Exec(t, name, "GRANT SELECT (kind) ON portal_users TO valetkey_2fa; GRANT SELECT, INSERT ON portal_devices TO valetkey_2fa; "+
-		"CREATE SEQUENCE portal_sequence; GRANT USAGE ON SEQUENCE portal_sequence TO valetkey_2fa")
+		"CREATE SEQUENCE portal_sequence; "+
+		"CREATE FUNCTION portal_complains(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'canary of %', $1; END $$; GRANT USAGE ON SEQUENCE portal_sequence TO valetkey_2fa")
 	socket, err := url.Parse(full)
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +74,9 @@ func TestSQL(t *testing.T) {
 		{"INSERT INTO portal_devices VALUES ($1, true) RETURNING true", "hint: the query tries to write"},
 		{"SELECT true FROM portal_users WHERE login = $1::uuid::text", "SQLSTATE 22P02"},
 		{"SELECT pg_sleep(60) IS NULL WHERE $1 <> ''", "SQLSTATE 57014"},
+		{"SELECT portal_complains($1)", "the database refuses the query (SQLSTATE P0001)"},
+		{"SELECT repeat('canary', 50000000) WHERE $1 <> ''", "more than an answer may have"},
+		{"SELECT repeat('canary', 1000) FROM generate_series(1, 1000000) WHERE $1 <> ''", "several rows"},
 		{"SELECT nextval('portal_sequence') > 0 WHERE $1 <> ''", "hint: the query tries to write"},
 	} {
 		with(tt.query).fails("alice", tt.want)
