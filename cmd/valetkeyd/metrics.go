@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/config"
@@ -91,24 +91,43 @@ func (d *daemon) reloadMetrics(before, now config.Metrics) {
 	}()
 }
 
-// pinging is true while somebody waits for the database, so that scrapes of a frozen one do not pile up.
-type pinging struct{ atomic.Bool }
+// pinging asks the database whether it is there, once for all who want to know at the same time: scrapes of a frozen one do not pile up, and two
+// servers that scrape at once are told the same.
+type pinging struct {
+	mu  sync.Mutex
+	now *ping // nil: nobody asks
+}
 
-// ok reports whether the database answers within pingTime. While somebody else waits for it, it does not.
-func (p *pinging) ok(ctx context.Context, ping func(context.Context) error) bool {
-	if !p.CompareAndSwap(false, true) {
-		return false
-	}
+// ping is a question under way.
+type ping struct {
+	done chan struct{}
+	ok   bool // read after done
+}
+
+// ok reports whether the database answers within pingTime.
+func (p *pinging) ok(ctx context.Context, ask func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(ctx, pingTime)
 	defer cancel()
-	done := make(chan bool, 1)
-	go func() {
-		defer p.Store(false)
-		done <- ping(ctx) == nil // which a dead link may keep for longer than its context
-	}()
+	p.mu.Lock()
+	q := p.now
+	if q == nil {
+		q = &ping{done: make(chan struct{})}
+		p.now = q
+		go func() {
+			// Not the context of whoever asks first. A dead link may keep the driver for longer than any.
+			ctx, cancel := context.WithTimeout(context.Background(), pingTime)
+			defer cancel()
+			q.ok = ask(ctx) == nil
+			p.mu.Lock()
+			p.now = nil
+			p.mu.Unlock()
+			close(q.done)
+		}()
+	}
+	p.mu.Unlock()
 	select {
-	case ok := <-done:
-		return ok
+	case <-q.done:
+		return q.ok
 	case <-ctx.Done():
 		return false
 	}
