@@ -167,7 +167,7 @@ func hook(name, path string, args ...string) Hook {
 func TestHooks(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	o := newOutbox()
-	_, log := running(t, o, Config{Hooks: []Hook{
+	service, log := running(t, o, Config{Hooks: []Hook{
 		hook("good", script(t, `cat >> "$1"; echo done`), out), hook("bad", script(t, "echo no >&2; exit 3")),
 	}})
 	n := notice(auth.NoticeNewNetwork, "phone", map[string]any{"service": "imap", "front_end": "dovecot", "address": "198.51.100.7", "network": "198.51.100.0/24"})
@@ -193,6 +193,10 @@ func TestHooks(t *testing.T) {
 	waits := o.waited(bad)
 	if len(waits) != hookTries-1 || waits[0] != firstWait || waits[1] != 2*firstWait {
 		t.Errorf("the bad one was tried again after %v, want %d times, each time after twice as long", waits, hookTries-1)
+	}
+	// The last one is counted just before the outbox knows it.
+	if got := service.Totals(); got[Sent] != 1 || got[Gone] != 1 || got[Failed] != 1 || got[Later] != hookTries-1 {
+		t.Errorf("Totals = %v, want one sent, one gone, one failed after %d that were put off", got, hookTries-1)
 	}
 	if text := log.String(); !strings.Contains(text, `hook=good event=42 output=done`) || !strings.Contains(text, "exit code 3 and said: no") {
 		t.Errorf("the log does not tell of both:\n%s", text)
