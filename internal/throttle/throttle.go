@@ -125,9 +125,9 @@ func (g guilt) decayed(now int64, unit int) int {
 	return max(0, g.score-unit*int(max(0, now-g.at)/int64(quiet)))
 }
 
-// add counts guesses.
-func (g *guilt) add(now int64, n, unit int) {
-	g.score = min(g.decayed(now, unit)+n, maxScore*unit)
+// add counts a guess.
+func (g *guilt) add(now int64, unit int) {
+	g.score = min(g.decayed(now, unit)+1, maxScore*unit)
 	g.at = now
 }
 
@@ -244,13 +244,10 @@ func (t *Throttle) Rejected(req *auth.Request, login string, reason auth.Reason)
 	p.Delay = max(req.Holding.FailureDelay, delay(n))
 	if p.Counts {
 		t.counted.Add(1)
-		weight := 1
-		if reason == auth.UnknownLogin {
-			weight = 2
-		}
+		// All reasons alike: a login that nobody has must not cost more, or the next answer's delay would tell that nobody has it.
 		for _, key := range []key{k.source, k.pair, k.wide} {
 			if key.bits != 0 {
-				t.guilty.change(key, func(g *guilt) { g.add(now.UnixNano(), weight, unit(key)) })
+				t.guilty.change(key, func(g *guilt) { g.add(now.UnixNano(), unit(key)) })
 			}
 		}
 	}
