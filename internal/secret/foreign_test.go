@@ -124,6 +124,7 @@ func TestReplaceable(t *testing.T) {
 		{"bcrypt of 72 bytes", bcrypt, long[:72], true},
 		{"bcrypt of more than it looks at", bcrypt, long, false},
 		{"bcrypt in CRYPT of more", "{CRYPT}" + bcrypt, long, false},
+		{"the same in small letters", "{crypt}" + bcrypt, long, false},
 		{"SSHA", "{SSHA}Pz/nMkw+9qh3Q/OFghMgoCZr6y6QwQDa", long, true},
 	} {
 		if got := Replaceable(tt.stored, tt.password); got != tt.want {

@@ -171,10 +171,19 @@ func parse(stored string) (matcher, error) {
 // everything but Argon2id of at least our cost. Of bcrypt it is not if the password is longer than what bcrypt looks at: the
 // replacement would look at all of it, and shut out who types the rest otherwise.
 func Replaceable(stored, password string) bool {
-	if strings.HasPrefix(stored, "$2") || strings.HasPrefix(stored, "{CRYPT}$2") {
+	if bare := stored[len(cryptWrapper(stored)):]; strings.HasPrefix(bare, "$2") {
 		return len(password) <= bcryptMaxLength
 	}
 	return !Strong(stored)
+}
+
+// cryptWrapper is what OpenLDAP writes before a hash of crypt(3), in any case, or empty.
+func cryptWrapper(stored string) string {
+	const wrapper = "{CRYPT}"
+	if len(stored) >= len(wrapper) && strings.EqualFold(stored[:len(wrapper)], wrapper) {
+		return stored[:len(wrapper)]
+	}
+	return ""
 }
 
 // Strong reports whether a stored hash is Argon2id of at least the cost of [Hash].
