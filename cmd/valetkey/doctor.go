@@ -253,7 +253,7 @@ func (d *doctor) pepper() {
 
 func (d *doctor) pepperFile(path string) {
 	_, err := os.Lstat(path)
-	switch { // looked at first: loading would make one
+	switch {
 	case errors.Is(err, fs.ErrNotExist) && d.status == nil:
 		d.say("pepper", dubious, "if there are app passwords already, put the file back from its copy before the daemon starts", "%s is not there; the daemon makes one at its first start", path)
 		return
@@ -264,7 +264,7 @@ func (d *doctor) pepperFile(path string) {
 		d.say("pepper", wrong, "run it as root, on the daemon's machine", "%v", err)
 		return
 	}
-	ring, _, err := secret.LoadRing(path)
+	ring, err := secret.OpenRing(path)
 	if err != nil {
 		d.say("pepper", wrong, "with this file the daemon neither starts nor reloads", "%v", err)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -358,8 +359,12 @@ func (d *daemon) reload() {
 		d.log.Error("reload refused, the old configuration stays", "err", err)
 		return
 	}
-	ring, _, err := secret.LoadRing(cfg.Pepper.File)
-	if err != nil {
+	ring, err := secret.OpenRing(cfg.Pepper.File)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a fresh one would take the place of the one in memory, perhaps the last that there is
+		err = fmt.Errorf("%s is not there: put it back; only a start makes one", cfg.Pepper.File)
+		fallthrough
+	case err != nil:
 		d.log.Error("reload refused, the old configuration stays", "key", "pepper.file", "err", err)
 		return
 	}

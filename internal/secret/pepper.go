@@ -179,7 +179,7 @@ func (r *Ring) encode(out io.Writer) error {
 // LoadRing reads the pepper file at path, or makes one with a fresh pepper and mode 0600 if there is none; created says
 // which. A file that others than its owner may read is refused. Two processes that start at once end with the same ring.
 func LoadRing(path string) (r *Ring, created bool, err error) {
-	if r, err = openRing(path); !errors.Is(err, fs.ErrNotExist) {
+	if r, err = OpenRing(path); !errors.Is(err, fs.ErrNotExist) {
 		return r, false, err
 	}
 	if err := createRing(path); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -187,11 +187,12 @@ func LoadRing(path string) (r *Ring, created bool, err error) {
 	} else if err == nil {
 		created = true
 	}
-	r, err = openRing(path)
+	r, err = OpenRing(path)
 	return r, created, err
 }
 
-func openRing(path string) (*Ring, error) {
+// OpenRing is [LoadRing] of a file that must be there; the error wraps [fs.ErrNotExist] if it is not.
+func OpenRing(path string) (*Ring, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait for the writer of a named pipe
 	if err != nil {
 		return nil, fmt.Errorf("opening the pepper file: %w", err)

@@ -275,6 +275,14 @@ func TestRingErrorsHoldNoKey(t *testing.T) {
 	}
 }
 
+func TestOpenRingMakesNone(t *testing.T) {
+	dir := t.TempDir()
+	if r, err := OpenRing(filepath.Join(dir, "pepper")); r != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("OpenRing of no file = %v, %v, want an error that says so", r, err)
+	}
+	wantOnly(t, dir)
+}
+
 func TestLoadRingMakesOne(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "pepper")

@@ -2,7 +2,9 @@ package faults_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -277,6 +279,19 @@ func TestReload(t *testing.T) {
 		}
 		hup("after a reload with a group that does not exist", "no-such-group")
 	}
+	// A pepper that is not there at a reload is in the daemon's memory, and nowhere else: a fresh one must not take its place.
+	pepper := filepath.Join(d.Dir, "pepper")
+	if err := os.Rename(pepper, pepper+".away"); err != nil {
+		t.Fatal(err)
+	}
+	hup("after a reload without the pepper", "pepper.file")
+	if _, err := os.Stat(pepper); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after a reload without the pepper there is one: %v", err)
+	}
+	if err := os.Rename(pepper+".away", pepper); err != nil {
+		t.Fatal(err)
+	}
+	hup("after a reload with the pepper in its place", "reloaded")
 	if err := os.Remove(filepath.Join(filepath.Dir(d.Dir), "valetkeyd.toml")); err != nil {
 		t.Fatal(err)
 	}
