@@ -174,10 +174,18 @@ func run(ctx context.Context, flags config.Flags, cfg *config.Config, stderr io.
 	if err != nil {
 		return err
 	}
+	impatient := func() { // a signal while it stops does not wait
+		for s := range signals {
+			if s != syscall.SIGHUP {
+				os.Exit(1)
+			}
+		}
+	}
 	for {
 		select {
 		case err := <-d.failed:
 			log.Error("stopping", "err", err)
+			go impatient()
 			d.stop(drainTime)
 			return err
 		case s := <-signals:
@@ -186,13 +194,7 @@ func run(ctx context.Context, flags config.Flags, cfg *config.Config, stderr io.
 				continue
 			}
 			log.Info("stopping", "signal", s.String())
-			go func() { // a second one does not wait
-				for s := range signals {
-					if s != syscall.SIGHUP {
-						os.Exit(1)
-					}
-				}
-			}()
+			go impatient()
 			d.stop(drainTime)
 			log.Info("stopped")
 			return nil
