@@ -86,6 +86,7 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 		Reader:   id.reader,
 		Gate:     c.srv.gate(&id),
 		Keep:     &c.standing,
+		Pace:     &c.pace,
 	})
 	switch {
 	case err != nil:

@@ -127,8 +127,8 @@ func TestBindRequestFields(t *testing.T) {
 		t.Errorf("Session = %q, want 8 hex digits", got.Session)
 	}
 	want := auth.Request{Login: "Alice", Password: alicePass, Service: "wiki", FrontEnd: "ldap", Listener: "tcp:test",
-		Addr: got.Addr, TLS: auth.TLSNo, Session: got.Session, Keep: got.Keep}
-	if got != want || got.Keep == nil || got.Addr.String() != "192.0.2.7" {
+		Addr: got.Addr, TLS: auth.TLSNo, Session: got.Session, Keep: got.Keep, Pace: got.Pace}
+	if got != want || got.Keep == nil || got.Pace == nil || got.Addr.String() != "192.0.2.7" {
 		t.Errorf("request = %+v, want %+v from 192.0.2.7", got, want)
 	}
 }

@@ -56,6 +56,7 @@ type conn struct {
 	privileged bool // a bind with a password was accepted once
 	dead       bool // a write failed
 	draining   atomic.Bool
+	pace       auth.Pace
 	turn       atomic.Int32 // of a client that has not logged in: whose move it is
 	partial    bool         // part of a PDU is in the buffer, and its deadline is armed
 

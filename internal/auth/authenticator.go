@@ -21,6 +21,7 @@ type Config struct {
 	Recorder  Recorder  // nil: nothing is recorded
 	Strangers Strangers // nil: attempts at unknown logins leave the log line only
 	Throttle  Throttle  // nil: nothing is slowed down
+	Floor     *Floor    // nil: refusals go out when they are ready
 	Upgrade   Upgrade   // nil: imported hashes stay as they are
 	Meter     Meter     // nil: nothing is counted but [Counters]
 	Log       *slog.Logger
@@ -83,7 +84,7 @@ func (a *Authenticator) ForgetVerifications() { a.memo.forget() }
 
 // Authenticate decides one login and writes its log line. A nil error means decided: Decision.OK says which. Any error means
 // undecided, never "wrong password": the caller must answer with its protocol's temporary failure. The context bounds the
-// wait; its end is undecided too. A rejection may be held back ([Throttle]), after everything else is done and given back.
+// wait; its end is undecided too. A rejection may be held back ([Throttle], [Floor]), after everything else is done and given back.
 func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision, error) {
 	start := a.cfg.Now()
 	v, err := a.decide(ctx, &req)
@@ -113,8 +114,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, req Request) (Decision
 			At: now, Reason: v.decision.Reason, Service: req.Service, FrontEnd: req.FrontEnd, Addr: req.Addr,
 		})
 	}
-	if penalty.Delay > 0 {
-		a.cfg.Throttle.Hold(ctx, &req, penalty.Delay)
+	if err == nil && !v.decision.OK && v.decision.Reason != EmptyPassword {
+		a.holdBack(ctx, &req, &v, penalty, start, now)
 	}
 	return v.decision, err
 }
@@ -127,6 +128,7 @@ type verdict struct {
 	accountID int64
 	rowID     int64
 	replaces  int64 // by that row
+	hashed    bool  // a slow hash was computed, or waited for
 }
 
 // result is the first word of the log line.
@@ -184,7 +186,8 @@ func (a *Authenticator) decide(ctx context.Context, req *Request) (v verdict, er
 	v.accountID = found.AccountID
 	v.decision.AccountID = found.AccountID
 
-	row, err := a.match(ctx, req, normalised, shaped, found.Candidates)
+	row, hashed, err := a.match(ctx, req, normalised, shaped, found.Candidates)
+	v.hashed = hashed
 	if err != nil {
 		return v, err
 	}
@@ -276,14 +279,14 @@ func contains(networks []netip.Prefix, addr netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// match returns the row that the password opens, or nil. Rows that would be accepted are tried before rows that would be
+// match returns the row that the password opens, or nil, and whether that took a slow hash. Rows that would be accepted are tried before rows that would be
 // refused, so that a tombstone or a row for another service with the same (imported) password never hides a good one.
 //
 // A nil row with a nil error means that every candidate was compared. If one could not be, because its hash is unreadable or
 // because its turn did not come in time, the answer is an error: it might have been the one.
-func (a *Authenticator) match(ctx context.Context, req *Request, normalised string, shaped bool, rows []Candidate) (*Candidate, error) {
+func (a *Authenticator) match(ctx context.Context, req *Request, normalised string, shaped bool, rows []Candidate) (_ *Candidate, hashed bool, _ error) {
 	if len(rows) == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	if len(rows) == 1 { // the usual case, without the bookkeeping below
 		return a.matchOne(ctx, req.Password, normalised, shaped, &rows[0])
@@ -301,7 +304,7 @@ func (a *Authenticator) match(ctx context.Context, req *Request, normalised stri
 	for _, row := range order {
 		if text, ok := hashedText(row, req.Password, normalised, shaped); ok && refusal(row, req) == "" {
 			if match, _ := a.memo.get(a.memo.key(row.ID, row.PHC, text), now); match {
-				return row, nil
+				return row, false, nil
 			}
 		}
 	}
@@ -309,12 +312,13 @@ func (a *Authenticator) match(ctx context.Context, req *Request, normalised stri
 	var failed, goodFailed error
 	for _, row := range order {
 		good := refusal(row, req) == ""
-		found, err := a.matchOne(ctx, req.Password, normalised, shaped, row)
+		found, slow, err := a.matchOne(ctx, req.Password, normalised, shaped, row)
+		hashed = hashed || slow
 		if found != nil {
 			if !good && goodFailed != nil {
-				return nil, goodFailed // it might have been accepted
+				return nil, hashed, goodFailed // it might have been accepted
 			}
-			return found, nil
+			return found, hashed, nil
 		}
 		if err != nil && failed == nil {
 			failed = err
@@ -323,7 +327,7 @@ func (a *Authenticator) match(ctx context.Context, req *Request, normalised stri
 			goodFailed = err
 		}
 	}
-	return nil, failed
+	return nil, hashed, failed
 }
 
 // hashedText returns the text that the row's hash was made of, if the password can be it.
@@ -335,14 +339,15 @@ func hashedText(row *Candidate, password, normalised string, shaped bool) (strin
 }
 
 // matchOne compares the password with one row, by the memo or by the slow hash.
-func (a *Authenticator) matchOne(ctx context.Context, password, normalised string, shaped bool, row *Candidate) (*Candidate, error) {
+func (a *Authenticator) matchOne(ctx context.Context, password, normalised string, shaped bool, row *Candidate) (_ *Candidate, hashed bool, _ error) {
 	text, ok := hashedText(row, password, normalised, shaped)
 	if !ok {
-		return nil, nil
+		return nil, false, nil
 	}
 	key := a.memo.key(row.ID, row.PHC, text)
 	match, known := a.memo.get(key, a.cfg.Now())
-	if !known {
+	hashed = !known
+	if hashed {
 		var verifyErr error
 		err := a.cfg.Hashes.Do(ctx, func() {
 			// Several devices of one person come back at once after a restart: the first of them has done the work.
@@ -355,16 +360,16 @@ func (a *Authenticator) matchOne(ctx context.Context, password, normalised strin
 			}
 		})
 		if err != nil {
-			return nil, err
+			return nil, true, err
 		}
 		if verifyErr != nil {
-			return nil, fmt.Errorf("app password %d: %w", row.ID, verifyErr)
+			return nil, true, fmt.Errorf("app password %d: %w", row.ID, verifyErr)
 		}
 	}
 	if !match {
-		return nil, nil
+		return nil, hashed, nil
 	}
-	return row, nil
+	return row, hashed, nil
 }
 
 // loggedLogin bounds what a client can put into the log, in bytes.

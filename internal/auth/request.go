@@ -24,6 +24,7 @@ type Request struct {
 
 	Holding *Holding // how a refusal may be held back here; nil: not at all
 	Holder  Holder   // told if it is; nil: nobody
+	Pace    *Pace    // of a connection on which the next request waits for this answer; nil: none does, or it may
 
 	Keep *Standing // filled if the login is accepted; nil: nobody will ask again
 }

@@ -18,14 +18,14 @@ type Throttle interface {
 	Accepted(req *Request, login string)
 	// Rejected takes note of a rejection, with the password still in req if none matched.
 	Rejected(req *Request, login string, reason Reason) Penalty
-	// Hold waits, and at most until the context ends, the front end stops, or too many wait already. What was decided stands.
+	// Hold waits for what is left of a penalty, and at most until the context ends, the front end stops, or too many wait already. What was decided stands.
 	Hold(ctx context.Context, req *Request, d time.Duration)
 }
 
 // Penalty is what a rejection brings.
 type Penalty struct {
 	Counts bool          // it looks like guessing: the log line's count=
-	Delay  time.Duration // for which the answer is held back
+	Delay  time.Duration // after the arrival of the login, before which the answer does not go out
 }
 
 // Holding says how a listener holds back the answers of rejected logins. One value serves all requests of a listener.
@@ -34,7 +34,8 @@ type Holding struct {
 	Limit        int64           // answers that this listener holds back at a time; one more goes out at once
 	Stopping     <-chan struct{} // closed: what is held back goes out at once; nil: never
 
-	held atomic.Int64
+	held    atomic.Int64
+	floored atomic.Int64 // what waits for the [Floor], as many at most
 }
 
 // Take reserves a place among the answers held back; false means that there is none. [Holding.Leave] gives it back.
