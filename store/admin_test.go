@@ -347,6 +347,29 @@ func TestPeppers(t *testing.T) {
 	}
 }
 
+// Whether a wrong password can cost a slow hash: by a row without a tag, live or not, or by a pepper that is not ours.
+func TestSlowRows(t *testing.T) {
+	s, url := storetest.New(t)
+	slow := func(when string, known []int32, want bool) {
+		t.Helper()
+		if got, err := s.SlowRows(t.Context(), known); err != nil || got != want {
+			t.Errorf("%s: SlowRows(%v) = %v, %v, want %v", when, known, got, err, want)
+		}
+	}
+	slow("with nothing", nil, false)
+	addAccount(t, s, "alice")
+	addAppPassword(t, s, "alice", "x", tag(7, 1))
+	slow("with a tagged row", []int32{9, 7}, false)
+	slow("with one of another pepper", []int32{9}, true)
+	slow("without a pepper", nil, true)
+	doImport(t, s, auth.Import{Rows: []auth.ImportRow{importedRow("carol", "1", "mail")}})
+	slow("with an imported row", []int32{7}, true)
+	if _, err := storetest.DB(t, url).Exec("UPDATE app_passwords SET revoked_at = now(), holds_label = false WHERE tag IS NULL"); err != nil {
+		t.Fatal(err)
+	}
+	slow("with a revoked one", []int32{7}, true)
+}
+
 func TestAdminFrozen(t *testing.T) {
 	s, _ := storetest.New(t)
 	addAccount(t, s, "alice")

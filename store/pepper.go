@@ -38,3 +38,16 @@ func (s *Store) UnknownPeppers(ctx context.Context, known []int32) ([]int32, err
 	}
 	return unknown, failed("list peppers", rows.Err())
 }
+
+// SlowRows reports whether there is an app password that a wrong password is compared with by a slow hash: one without a tag,
+// tombstones included, or one that may be keyed by a pepper that is not among the known ones. It reads an index that holds nothing else.
+func (s *Store) SlowRows(ctx context.Context, known []int32) (slow bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	if known == nil {
+		known = []int32{} // as in UnknownPeppers
+	}
+	err = s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM app_passwords WHERE tag IS NULL)
+		OR EXISTS (SELECT FROM peppers WHERE id <> ALL ($1))`, pq.Array(known)).Scan(&slow)
+	return slow, failed("look for slow rows", err)
+}

@@ -64,6 +64,7 @@ func (a *app) statusCommand() *cobra.Command {
 				c := s.Counters
 				t.row("logins", fmt.Sprintf("%d accepted, %d rejected, %d undecided", c.OK, c.Fail, c.Undecided))
 				t.row("slow hashes", fmt.Sprintf("%d computed, %d waiting", c.Argon2, c.Waiting))
+				t.row("guessing", guessing(s))
 				t.print()
 				if missing != "" {
 					fmt.Fprintf(a.err, "hint: valetkey group add %s; or name another group in the configuration (behind an upstream directory the group is made there)\n", missing)
@@ -75,6 +76,18 @@ func (a *app) statusCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// guessing describes what is done against it.
+func guessing(s admin.Status) string {
+	text := "nothing is counted or held back for it"
+	if n := s.Throttle; n != nil {
+		text = fmt.Sprintf("%d guesses, %d repeats, %d not looked at, %d refusals held back now", n.Counted, n.Repeated, n.Refused, n.Held)
+	}
+	if s.Floor != "" {
+		text += "; refusals take " + s.Floor
+	}
+	return text
 }
 
 // protection describes the TLS of a listener.

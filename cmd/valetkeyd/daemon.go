@@ -40,6 +40,7 @@ type daemon struct {
 	hashes   *auth.Admission
 	auth     *auth.Authenticator
 	throttle *throttle.Throttle // nil: the configuration has none
+	floor    auth.Floor
 	store    liveStore
 	certs    *certificates
 	enrol    *enrolment
@@ -180,7 +181,10 @@ func start(ctx context.Context, flags config.Flags, cfg *config.Config, level *s
 	if d.enrol, err = startEnrolment(cfg, d.setService, log); err != nil {
 		return nil, err
 	}
-	ac := auth.Config{Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes, Upgrade: upgrade{&d.store}, Meter: d.meter}
+	ac := auth.Config{
+		Rows: &d.store, Secrets: &d.ring, Enrolment: d.enrol, Recorder: &d.store, Strangers: &d.store, Log: log, Hashes: d.hashes, Floor: &d.floor,
+		Upgrade: upgrade{&d.store}, Meter: d.meter,
+	}
 	if cfg.Throttle.Enabled {
 		d.throttle = throttle.New(throttle.Config{Trusted: trusted(cfg)})
 		ac.Throttle = d.throttle
@@ -290,6 +294,7 @@ func (d *daemon) openDatabase(ctx context.Context, cfg *config.Config) {
 	d.notices.start(ctx, s, cfg.StateDir, d.log)
 	d.log.Info("ready", "database", databaseKind(cfg), "took", time.Since(d.started))
 	go d.watchGates(ctx)
+	go d.watchFloor(ctx)
 }
 
 func (d *daemon) prepareDatabase(ctx context.Context, s *store.Store, pepperFile string) error {
@@ -406,6 +411,7 @@ func (d *daemon) reload() {
 		if err := d.prepareDatabase(ctx, s, cfg.Pepper.File); err != nil {
 			d.log.Warn("the database could not be told of the pepper", "err", err)
 		}
+		d.lookAtFloor(ctx)
 		cancel()
 	}
 	d.certs.reload()
@@ -519,6 +525,13 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	}
 	if unknown := d.unknown.Load(); unknown != nil {
 		s.Unknown = pepperIDs(*unknown)
+	}
+	if d.throttle != nil {
+		t := d.throttle.Stats()
+		s.Throttle = &admin.Throttle{Held: t.Held, Counted: t.Counted, Repeated: t.Repeated, Refused: t.Refused, Remembered: t.Entries}
+	}
+	if floor := d.floor.Time(); floor > 0 {
+		s.Floor = floor.String()
 	}
 	for _, f := range frontEnds {
 		v := f.spec.view

@@ -227,7 +227,7 @@ var types = map[string]any{
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
 	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{},
 	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},
-	"Counters": auth.Counters{}, "Directory": Directory{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
+	"Counters": auth.Counters{}, "Throttle": Throttle{}, "Directory": Directory{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
 }
 
 // The test can fail: a field that the description does not know is noticed.

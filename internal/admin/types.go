@@ -174,8 +174,19 @@ type Status struct {
 	Implied   bool          `json:"implied,omitempty"` // the listeners are there because the file names none
 	Enrolment Plugin        `json:"enrolment"`
 	Counters  auth.Counters `json:"counters"`
+	Throttle  *Throttle     `json:"throttle,omitempty"`      // nil: the configuration has none
+	Floor     string        `json:"refusal_floor,omitempty"` // Go duration: refusals go out at multiples of it; empty: when they are ready
 	Directory Directory     `json:"directory"`
 	Notices   *Notices      `json:"notices,omitempty"` // nil: nobody is told of anything, or the database does not answer
+}
+
+// Throttle counts guesses since the start, but for Held and Remembered.
+type Throttle struct {
+	Held       int64 `json:"held"`       // refusals held back now
+	Counted    int64 `json:"counted"`    // guesses
+	Repeated   int64 `json:"repeated"`   // the same wrong password again, which does not count
+	Refused    int64 `json:"refused"`    // undecided without a look, because too many of one source were under way
+	Remembered int   `json:"remembered"` // sources and logins
 }
 
 // Directory counts searches in our own people and groups, since the start.

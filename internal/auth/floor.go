@@ -34,7 +34,8 @@ type Floor struct {
 	needed time.Time // when a refusal last needed it
 }
 
-// Need says whether the site has a row that a wrong password is compared with by a slow hash. Without one there is no difference to hide.
+// Need says whether the site has a row that a wrong password is compared with by a slow hash. Without one there is no difference to
+// hide. It is to be said again every now and then: a refusal that took one makes it true.
 func (f *Floor) Need(is bool) { f.idle.Store(!is) }
 
 // Time is the multiple at which refusals go out; zero: when they are ready.
@@ -47,6 +48,7 @@ func (f *Floor) Time() time.Duration {
 
 // learn takes note of how long a refusal with slow hashes took.
 func (f *Floor) learn(took time.Duration, now time.Time) {
+	f.idle.Store(false) // whatever was said last, which may be out of date
 	want := floorLeast
 	for want < floorMost && took > want*3/4 {
 		want *= 2

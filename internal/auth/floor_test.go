@@ -104,6 +104,12 @@ func TestNoFloorWithoutNeed(t *testing.T) {
 				t.Errorf("needed %v: after %v, want %v", tt.need, took, tt.want)
 			}
 		}
+		f.alice.Candidates = []auth.Candidate{imported(2, chosen)} // since we were told that there are none
+		for _, login := range []string{"alice", "nobody"} {
+			if took := tried(t, a, request(login, "wrong"), false); took != 100*time.Millisecond {
+				t.Errorf("%s is answered after %v, want 100ms", login, took)
+			}
+		}
 	})
 }
 
