@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -195,12 +196,18 @@ func TestGateComesAfterTheEnrolment(t *testing.T) {
 func TestReaderAndGateAllocateNothing(t *testing.T) {
 	f := newFixture(t, nil, generated(1, good))
 	a := auth.New(auth.Config{Rows: f.rows, Secrets: f.secrets, Log: f.logger()})
+	// The least of many single logins, not their mean: the race detector makes a sync.Pool lose things at random, and the runtime's own
+	// allocations are counted, too. What a login itself allocates is in each of them.
 	run := func(req auth.Request) float64 {
-		return testing.AllocsPerRun(200, func() {
-			if got, err := a.Authenticate(t.Context(), req); !got.OK || err != nil {
-				t.Fatalf("Authenticate = %+v, %v", got, err)
-			}
-		})
+		least := math.Inf(1)
+		for range 200 {
+			least = min(least, testing.AllocsPerRun(1, func() {
+				if got, err := a.Authenticate(t.Context(), req); !got.OK || err != nil {
+					t.Fatalf("Authenticate = %+v, %v", got, err)
+				}
+			}))
+		}
+		return least
 	}
 	plain := run(request("alice", good))
 	req := request("alice", good)
