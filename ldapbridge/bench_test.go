@@ -18,6 +18,8 @@ func (acceptAll) Stands(context.Context, *auth.Standing) (auth.Reason, error) {
 	return auth.Accepted, nil
 }
 
+func (acceptAll) Refused(context.Context, auth.Request) {}
+
 func (acceptAll) Authenticate(_ context.Context, req auth.Request) (auth.Decision, error) {
 	return auth.Decision{OK: true, Reason: auth.Accepted, Login: req.Login}, nil
 }

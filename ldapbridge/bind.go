@@ -67,10 +67,12 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 	case reason != "":
 		// It guesses at no account, so it counts for nothing; a wrong base DN in an application's settings looks like this.
 		c.logRejected(reason, false, c.srv.cfg.Service, clip(name))
+		c.srv.auth.Refused(ctx, auth.Request{Pace: &c.pace}) // behind an upstream, some names are somebody's and some are not
 		return result{code: invalidCredentials}
 	}
 	if len(password) > c.srv.cfg.Limits.Password || bytes.IndexByte(password, 0) >= 0 || !utf8.Valid(password) {
 		c.logRejected(string(auth.BadFormat), true, c.srv.service(id.app), clip([]byte(id.login)))
+		c.srv.auth.Refused(ctx, auth.Request{Pace: &c.pace})
 		return result{code: invalidCredentials}
 	}
 	begun := time.Now()

@@ -133,6 +133,21 @@ func TestBindRequestFields(t *testing.T) {
 	}
 }
 
+// What is refused without asking takes as long as what is refused by the authenticator: with an upstream directory, the name alone
+// decides which of the two it is.
+func TestBindRefusedWithoutAsking(t *testing.T) {
+	for name, bind := range map[string][]byte{
+		"no DN": bindReq(1, "alice", alicePass), "a foreign DN": bindReq(1, "uid=alice,dc=example,dc=com", alicePass),
+		"what cannot be a password": bindReq(1, aliceDN, "a\x00b"),
+	} {
+		s, a, _ := newTestServer(t, Config{Listener: "tcp:*:389"})
+		talk(t, s, bind)
+		if len(a.asked()) != 0 || len(a.refused) != 1 || a.refused[0].Pace == nil {
+			t.Errorf("%s: %d questions, refused %+v, want one that knows the connection's pace", name, len(a.asked()), a.refused)
+		}
+	}
+}
+
 // A bind that fails leaves the connection anonymous (RFC 4513 section 4), whatever it was before.
 func TestFailedRebindForgetsIdentity(t *testing.T) {
 	tests := map[string][]byte{

@@ -17,6 +17,8 @@ type Authenticator interface {
 	// Stands says whether what a login was accepted for is still as it was: [auth.Accepted], or why not. An error means that
 	// nothing is known.
 	Stands(ctx context.Context, s *auth.Standing) (auth.Reason, error)
+	// Refused returns when a login that is refused without asking may be answered.
+	Refused(ctx context.Context, req auth.Request)
 }
 
 // Directory is where the entries come from.

@@ -34,6 +34,14 @@ type fakeAuth struct {
 	hook  func(context.Context, auth.Request) (auth.Decision, error)
 
 	stands func() (auth.Reason, error) // nil: every bind does
+
+	refused []auth.Request // without being asked
+}
+
+func (f *fakeAuth) Refused(_ context.Context, req auth.Request) {
+	f.mu.Lock()
+	f.refused = append(f.refused, req)
+	f.mu.Unlock()
 }
 
 func (f *fakeAuth) Stands(context.Context, *auth.Standing) (auth.Reason, error) {

@@ -162,6 +162,8 @@ func (forgetful) Stands(context.Context, *auth.Standing) (auth.Reason, error) {
 	return auth.Accepted, nil
 }
 
+func (forgetful) Refused(context.Context, auth.Request) {}
+
 func (forgetful) Authenticate(_ context.Context, req auth.Request) (auth.Decision, error) {
 	return decideFake(req)
 }

@@ -64,6 +64,12 @@ func (l *listening) Authenticate(ctx context.Context, req auth.Request) (auth.De
 	return l.Authenticator.Authenticate(ctx, req)
 }
 
+// Refused is the authenticator's, as Authenticate.
+func (l *listening) Refused(ctx context.Context, req auth.Request) {
+	req.Holding = l.holding
+	l.Authenticator.Refused(ctx, req)
+}
+
 // maxHeld is how many refusals each front end holds back at a time. A connection of these does nothing else meanwhile, and they have
 // 1024 or more; on one of the Dovecot protocol the others go ahead.
 var maxHeld = map[string]int64{"ldap": 256, "saslauthd": 256, "checkpassword": 256, "http": 256, "dovecot": 2048}

@@ -137,6 +137,14 @@ func (p *Pace) take(d time.Duration, now time.Time) bool {
 	return true
 }
 
+// Refused waits until a login may be answered that the front end refuses by itself, for a reason that has to do with who is there: as long
+// as for one that [Authenticator.Authenticate] refuses at once. Nothing is counted or logged. Of req it needs what holding back is about.
+func (a *Authenticator) Refused(ctx context.Context, req Request) {
+	if f := a.cfg.Floor; f != nil {
+		f.hold(ctx, &req, f.moment(0), a.cfg.Now())
+	}
+}
+
 // once tells a holder once, whatever holds its answer back.
 type once struct {
 	holder Holder

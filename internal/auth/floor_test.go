@@ -104,6 +104,14 @@ func TestNoFloorWithoutNeed(t *testing.T) {
 				t.Errorf("needed %v: after %v, want %v", tt.need, took, tt.want)
 			}
 		}
+		for _, need := range []bool{true, false} {
+			floor.Need(need)
+			begun := time.Now()
+			a.Refused(t.Context(), auth.Request{})
+			if took := time.Since(begun); took != map[bool]time.Duration{true: 100 * time.Millisecond}[need] {
+				t.Errorf("needed %v: refused by the front end after %v", need, took)
+			}
+		}
 		f.alice.Candidates = []auth.Candidate{imported(2, chosen)} // since we were told that there are none
 		for _, login := range []string{"alice", "nobody"} {
 			if took := tried(t, a, request(login, "wrong"), false); took != 100*time.Millisecond {

@@ -42,6 +42,8 @@ type scripted struct {
 	asked atomic.Int64
 }
 
+func (*scripted) Refused(context.Context, auth.Request) {}
+
 func (*scripted) Stands(context.Context, *auth.Standing) (auth.Reason, error) {
 	return auth.Accepted, nil
 }
