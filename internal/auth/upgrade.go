@@ -2,7 +2,9 @@ package auth
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -21,7 +23,7 @@ type Upgrade interface {
 // Bounds of the replacement of hashes. What does not find room is left to the next login.
 const (
 	upgradeQueue   = 256
-	upgradeTimeout = 30 * time.Second
+	upgradeTimeout = 30 * time.Second // from the login on: for so long its password is kept
 )
 
 // upgrades replaces hashes one at a time, behind the logins that it learned the passwords from. A password is kept until its turn, and
@@ -46,6 +48,7 @@ type upgrades struct {
 type upgradeJob struct {
 	row           int64
 	old, password string
+	until         time.Time
 }
 
 func newUpgrades(cfg Upgrade, hashes *Admission, log *slog.Logger, done func(int64, string, string)) *upgrades {
@@ -65,7 +68,7 @@ func (u *upgrades) add(row int64, phc, password string) {
 		return
 	}
 	select {
-	case u.jobs <- upgradeJob{row, phc, password}:
+	case u.jobs <- upgradeJob{row, phc, password, time.Now().Add(upgradeTimeout)}:
 	default:
 		return
 	}
@@ -89,11 +92,14 @@ func (u *upgrades) run() {
 
 func (u *upgrades) replace(j upgradeJob) {
 	defer func() {
+		if p := recover(); p != nil {
+			u.log.Error("panic in the replacement of an imported hash", "app_password", j.row, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
 		u.mu.Lock()
 		delete(u.rows, j.row)
 		u.mu.Unlock()
 	}()
-	ctx, cancel := context.WithTimeout(u.ctx, upgradeTimeout)
+	ctx, cancel := context.WithDeadline(u.ctx, j.until)
 	defer cancel()
 	var phc string
 	if err := u.hashes.Do(ctx, func() { phc = u.cfg.Hash(j.password) }); err != nil {

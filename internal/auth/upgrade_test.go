@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
 )
@@ -18,6 +19,7 @@ type fakeUpgrade struct {
 	hashing  chan struct{}
 	err      error
 	lost     bool // somebody was faster
+	panics   bool
 }
 
 func (f *fakeUpgrade) Replaceable(phc, _ string) bool { return !strings.HasPrefix(phc, "phc:new") }
@@ -32,6 +34,9 @@ func (f *fakeUpgrade) Hash(password string) string {
 func (f *fakeUpgrade) ReplacePHC(_ context.Context, id int64, old, new string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.panics {
+		panic("a fault of the driver")
+	}
 	f.replaced = append(f.replaced, old+" "+new)
 	return !f.lost, f.err
 }
@@ -155,4 +160,45 @@ func TestUpgradeFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A password waits for the replacement of its hash for half a minute at most, also where every turn comes late.
+func TestUpgradeForgetsPasswords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &fakeUpgrade{hashing: make(chan struct{})}
+		f := upgrading(t, u, imported(1, "first one"), imported(2, "second one"))
+		f.login("first one")
+		synctest.Wait() // at work
+		f.login("second one")
+		time.Sleep(time.Minute)
+		close(u.hashing)
+		synctest.Wait()
+		if got := u.calls(); len(got) != 1 || got[0] != "phc:first one phc:newfirst one" {
+			t.Errorf("replaced %q, want the first only: the second has waited for a minute", got)
+		}
+		f.login("second one")
+		synctest.Wait()
+		if got := u.calls(); len(got) != 2 {
+			t.Errorf("replaced %q, want the second after its next login", got)
+		}
+	})
+}
+
+// What goes wrong in a replacement is not the end of the daemon.
+func TestUpgradePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &fakeUpgrade{panics: true}
+		f := upgrading(t, u, imported(1, "first one"))
+		f.login("first one")
+		synctest.Wait()
+		if lines := f.lines(); !strings.Contains(lines, "panic") || strings.Contains(lines, "first one") {
+			t.Errorf("logged %q, want the panic, without the password", lines)
+		}
+		u.panics = false
+		f.login("first one")
+		synctest.Wait()
+		if got := u.calls(); len(got) != 1 {
+			t.Errorf("replaced %q, want it after the next login", got)
+		}
+	})
 }
