@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -124,7 +126,7 @@ func (s *successions) flush(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if e2 := s.write(ctx, e.successor, e.old); e2 != nil {
+		if e2 := s.writeOne(ctx, e); e2 != nil {
 			err = e2
 			continue
 		}
@@ -134,6 +136,16 @@ func (s *successions) flush(ctx context.Context) (err error) {
 		s.mu.Unlock()
 	}
 	return err
+}
+
+func (s *successions) writeOne(ctx context.Context, e *succession) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic while an old secret was ended", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errors.New("internal fault")
+		}
+	}()
+	return s.write(ctx, e.successor, e.old)
 }
 
 // forget drops what the database has known for a while, and reports whether anything is left.
