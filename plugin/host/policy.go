@@ -34,7 +34,7 @@ const (
 type Policy struct {
 	Require Require
 	OnError OnError
-	Keep    time.Duration // how long an answer counts as known after it has run out; zero: 24 hours
+	Keep    time.Duration // how long an answer counts as known, from when it was given; zero: 24 hours
 }
 
 func (p *Policy) complete() error {
@@ -143,7 +143,9 @@ func (h *Host) Check(ctx context.Context, accountID int64, login string, fresh b
 // withoutPlugin is what the policy makes of an account when the plugin could not be heard for the reason problem. known is the last
 // answer, or nil.
 func (p *Policy) withoutPlugin(known *entry, now time.Time, problem error) (Result, error) {
-	if known == nil || now.Sub(known.at) > p.Keep || now.Before(known.at) {
+	// After a clock that went back, an answer of the future lets nobody in; a refusal stays one.
+	allowed := known != nil && known.answer.Status.Allows()
+	if known == nil || now.Sub(known.at) > p.Keep || now.Before(known.at) && allowed {
 		if p.OnError == Allow {
 			return Result{Allowed: true, Source: FromAllow, Problem: problem}, nil
 		}
@@ -152,7 +154,7 @@ func (p *Policy) withoutPlugin(known *entry, now time.Time, problem error) (Resu
 	r := known.result(FromLastKnown)
 	r.Problem = problem
 	switch {
-	case known.answer.Status.Allows() && p.OnError != Undecided:
+	case allowed && p.OnError != Undecided:
 		return r, nil
 	default:
 		// A refusal that has run out may have been undone since: neither in nor "wrong password".

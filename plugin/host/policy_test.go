@@ -143,6 +143,7 @@ func TestWithoutPlugin(t *testing.T) {
 		{"refused", at(plugin.NotEnrolled, time.Hour), LastKnown, ""},
 		{"refused", at(plugin.NotEnrolled, time.Hour), Allow, ""},
 		{"unknown there", at(plugin.AccountUnknown, time.Hour), Allow, ""},
+		{"refused in the future", at(plugin.NotEnrolled, -time.Hour), Allow, ""},
 		{"refused long ago", at(plugin.NotEnrolled, 25*time.Hour), Allow, FromAllow},
 	} {
 		p := Policy{OnError: tt.onError}
