@@ -202,8 +202,8 @@ func networkTexts(networks []netip.Prefix) []string {
 // the row with the old secret stays good until the first use of the new one, or until r.KeepOldUntil. A zero time ends it at once. Rotating again
 // before the new secret was used takes that one back, and the older one stays the old one.
 //
-// Errors that a caller branches on: [auth.ErrNoLabel]; [auth.ErrRevoked]; [auth.ErrExpired]; [auth.ErrTagTaken], after which another secret has to
-// be generated.
+// Errors that a caller branches on: [auth.ErrNoLabel]; [auth.ErrRevoked]; [auth.ErrExpired]; [auth.ErrNotMade]; [auth.ErrTagTaken], after which
+// another secret has to be generated.
 func (s *Store) RotateAppPassword(ctx context.Context, login, key string, r auth.Rotation) (now auth.AppPassword, old *auth.AppPassword, err error) {
 	err = s.transact(ctx, "rotate app password", func(ctx context.Context, tx *sql.Tx) error {
 		old = nil
@@ -222,6 +222,8 @@ func (s *Store) RotateAppPassword(ctx context.Context, login, key string, r auth
 			return auth.ErrRevoked
 		case p.Expired:
 			return auth.ErrExpired
+		case r.Own && (p.CreatedBy != r.By || p.Origin != auth.Generated || !p.ExemptAt.IsZero()):
+			return auth.ErrNotMade
 		}
 		if _, err := tx.ExecContext(ctx, "INSERT INTO peppers (id) VALUES ($1) ON CONFLICT DO NOTHING", r.Tag.PepperID); err != nil {
 			return err

@@ -124,6 +124,29 @@ func TestRotationEndsBeforeClose(t *testing.T) {
 	}
 }
 
+// For a user's own account the transaction itself looks at whose it is: an admin may exempt it at that moment.
+func TestRotationOfOnesOwn(t *testing.T) {
+	s, _ := storetest.New(t)
+	addAccount(t, s, "alice")
+	own := auth.Rotation{PHC: phc, KeepOldUntil: time.Now().Add(time.Hour), By: "alice (uid 1001)", Own: true}
+	by := func(who, exempt string) func(*auth.NewAppPassword) {
+		return func(n *auth.NewAppPassword) { n.CreatedBy, n.ExemptWhy = who, exempt }
+	}
+	addAppPassword(t, s, "alice", "phone", tag(1, 1), by("alice (uid 1001)", ""))
+	addAppPassword(t, s, "alice", "given", tag(1, 2), by("root", ""))
+	addAppPassword(t, s, "alice", "printer", tag(1, 3), by("alice (uid 1001)", "no person"))
+	addAppPassword(t, s, "alice", "before", tag(1, 4), by("alice (uid 1002)", ""))
+	for i, tt := range []struct {
+		label string
+		want  error
+	}{{"phone", nil}, {"given", auth.ErrNotMade}, {"printer", auth.ErrNotMade}, {"before", auth.ErrNotMade}, {"phone", nil}} {
+		own.Tag = *tag(1, uint16(10+i))
+		if p, _, err := s.RotateAppPassword(t.Context(), "alice", tt.label, own); !errors.Is(err, tt.want) || err == nil && p.CreatedBy != own.By {
+			t.Errorf("RotateAppPassword of %q = %+v, %v, want %v", tt.label, p, err, tt.want)
+		}
+	}
+}
+
 func TestRotationAgain(t *testing.T) {
 	s, url := storetest.New(t)
 	db := storetest.DB(t, url)

@@ -222,16 +222,18 @@ func (a *app) rotateCommand() *cobra.Command {
 	var n admin.Rotation
 	var keep string
 	cmd := &cobra.Command{
-		Use:   "rotate LOGIN LABEL",
+		Use:   "rotate [LOGIN] LABEL",
 		Short: "Give an app password a new secret and print it, once",
 		Long: `Give an app password a new secret, printed once as by create. Label, services, networks and dates stay.
 
 The old secret stays good until the first login with the new one, or for 7 days, whatever comes first: so a device goes on working until
-somebody has typed the new secret into it. Rotating again before that takes the unused secret back.`,
+somebody has typed the new secret into it. Rotating again before that takes the unused secret back.
+
+A user of the machine who has no role leaves LOGIN out, for an app password of his own account that he made himself.`,
 		Example: `  valetkey rotate alice phone
   valetkey rotate alice phone --keep-old-until 2027-01-31
   valetkey rotate alice phone --end-old`,
-		Args:              args("LOGIN", "LABEL"),
+		Args:              ownArgs("LOGIN", "LABEL"),
 		ValidArgsFunction: a.completeLabel,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if keep != "" {
@@ -241,9 +243,10 @@ somebody has typed the new secret into it. Rotating again before that takes the 
 				}
 				n.KeepOldUntil = &t
 			}
-			r, err := a.client().Rotate(cmd.Context(), given[0], given[1], n)
+			login, rest := splitOwn(given, 2)
+			r, err := a.client().Rotate(cmd.Context(), login, rest[0], n)
 			if err != nil {
-				return err
+				return ownError(cmd, login, "LABEL", err)
 			}
 			return a.print(r, func() {
 				if !a.terminal {

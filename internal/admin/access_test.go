@@ -130,7 +130,7 @@ var whoMay = map[string]string{
 	"POST /v1/app-passwords":       "au",
 	"GET /v1/app-password":         "ahru",
 	"PATCH /v1/app-password":       "au",
-	"POST /v1/app-password/rotate": "a",
+	"POST /v1/app-password/rotate": "au",
 	"POST /v1/app-password/revoke": "ahu",
 
 	"POST /v1/app-password/exemption":   "a",
@@ -549,5 +549,66 @@ func TestCredentialsOf(t *testing.T) {
 	defer two.Close()
 	if got := credentialsOf(one); got.known {
 		t.Errorf("credentialsOf(a pipe) = %v, want nobody known", got)
+	}
+}
+
+// A user gives a new secret to what he could make himself, and to nothing that is somebody else's decision.
+func TestRotateOwn(t *testing.T) {
+	ctx := t.Context()
+	service, store := newTestService()
+	store.accounts = []auth.Account{{ID: 1, Login: "alice", Enabled: true}, {ID: 2, Login: "bob", Enabled: true}}
+	access := testAccess()
+	access.Self.Services = []string{"imap", "smtp"}
+	admin, alice := newMember(t, service, access, anAdmin), newMember(t, service, access, aUser)
+	for _, label := range []string{"phone", "exempt", "widened", "unlimited", "rotated by an admin"} {
+		if _, err := alice.Create(ctx, "", NewAppPassword{Label: label, Services: []string{"imap"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := admin.Create(ctx, "alice", NewAppPassword{Label: "given", Services: []string{"imap"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Exempt(ctx, "alice", "exempt", "printer"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Edit(ctx, "alice", "widened", AppPasswordPatch{Services: &[]string{"imap", "wiki"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Edit(ctx, "alice", "unlimited", AppPasswordPatch{Services: &[]string{}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Rotate(ctx, "alice", "rotated by an admin", Rotation{}); err != nil {
+		t.Fatal(err)
+	}
+	rows := len(store.rows)
+	for label, want := range map[string]string{"exempt": "403 not_made", "given": "403 not_made", "widened": "403 not_made", "unlimited": "403 not_made",
+		"rotated by an admin": "403 not_made", "nothing": "404 no_label"} {
+		if _, err := alice.Rotate(ctx, "", label, Rotation{}); code(err) != want {
+			t.Errorf("Rotate of %q = %v, want %s", label, code(err), want)
+		}
+	}
+	if _, err := alice.Rotate(ctx, "bob", "phone", Rotation{}); code(err) != "403 forbidden" {
+		t.Errorf("Rotate of another's = %v, want forbidden", code(err))
+	}
+	if len(store.rows) != rows {
+		t.Errorf("the refused calls made %d app passwords", len(store.rows)-rows)
+	}
+	for range 2 { // what it made is hers too
+		if x, err := alice.Rotate(ctx, "", "phone", Rotation{}); err != nil || x.Secret == "" || x.AppPassword.CreatedBy != "alice (uid 1001)" {
+			t.Errorf("Rotate of her own = %+v, %v, want a new secret", x.AppPassword, code(err))
+		}
+	}
+	store.accounts[0].Enabled = false
+	if _, err := alice.Rotate(ctx, "", "phone", Rotation{}); code(err) != "403 disabled" {
+		t.Errorf("Rotate while the account is disabled = %v, want disabled", code(err))
+	}
+}
+
+// Who has a role and lacks the one that it takes is told that, not that he has an account of his own.
+func TestRefusalNamesTheRole(t *testing.T) {
+	service, _ := newTestService()
+	_, err := newMember(t, service, testAccess(), aHelper).Create(t.Context(), "ada", NewAppPassword{Label: "x"})
+	if err == nil || !strings.Contains(err.Error(), "needs the role admin; yours: help desk") {
+		t.Errorf("Create by the help desk = %v, want the role named", err)
 	}
 }

@@ -308,6 +308,9 @@ func (m *memory) ChangeAppPassword(_ context.Context, login, key string, c auth.
 	if c.Label != "" {
 		r.Label, r.key = c.Label, c.LabelKey
 	}
+	if c.Services != nil {
+		r.Services = *c.Services
+	}
 	return r.AppPassword, nil
 }
 
@@ -321,7 +324,11 @@ func (m *memory) RotateAppPassword(_ context.Context, login, key string, n auth.
 		m.raceTag--
 		return auth.AppPassword{}, nil, auth.ErrTagTaken
 	}
+	if n.Own && (r.CreatedBy != n.By || !r.ExemptAt.IsZero()) {
+		return auth.AppPassword{}, nil, auth.ErrNotMade
+	}
 	now := *r
+	now.CreatedBy = n.By
 	now.ID, now.tag, now.phc, now.Replaces = int64(len(m.rows)+1), n.Tag, n.PHC, r.ID
 	r.key, r.ReplacedAt, r.ExpiresAt = "", time.Unix(1, 0), n.KeepOldUntil
 	m.rows = append(m.rows, now)

@@ -197,7 +197,27 @@ func (s *Service) Rotate(ctx context.Context, name, text string, n Rotation, by 
 	if err != nil {
 		return Rotated{}, err
 	}
-	r := auth.Rotation{By: by}
+	return s.rotate(ctx, l, key, n, auth.Rotation{By: by})
+}
+
+// RotateOwn is [Service.Rotate] for a user's own account, of what he could have created himself: whoever has made an app password for him,
+// or exempted it or widened it beyond the rules, has decided who is to know its secret.
+func (s *Service) RotateOwn(ctx context.Context, rules *SelfService, name, text string, n Rotation, by string) (Rotated, error) {
+	l, key, err := loginAndLabel(name, text)
+	if err != nil {
+		return Rotated{}, err
+	}
+	p, _, err := s.Store.AppPassword(ctx, l, key)
+	if err != nil {
+		return Rotated{}, err
+	}
+	if p.Live() && !rules.cover(p) {
+		return Rotated{}, auth.ErrNotMade
+	}
+	return s.rotate(ctx, l, key, n, auth.Rotation{By: by, Own: true})
+}
+
+func (s *Service) rotate(ctx context.Context, l, key string, n Rotation, r auth.Rotation) (Rotated, error) {
 	switch now := s.Now(); {
 	case n.EndOld && n.KeepOldUntil != nil:
 		return Rotated{}, fault("bad_overlap", "", "the old secret cannot end now and be kept")

@@ -24,8 +24,10 @@ import (
 type ownCall struct {
 	query   []string // parameters beside login, each at most once
 	body    func(*SelfService, []byte) (any, error)
+	handle  http.HandlerFunc // nil: the route's
 	changes bool
-	creates bool // an app password
+	issues  bool // a secret: nobody whose account is disabled gets one
+	creates bool // an app password, and with an upstream the account
 }
 
 // Bounds of what a user may ask of his own account.
@@ -46,6 +48,9 @@ func (s *Server) ownRequest(rt route, c caller, w http.ResponseWriter, r *http.R
 	}
 	for _, name := range query["login"] {
 		if l, err := auth.NormaliseLogin(name); name != "" && (err != nil || l != c.own) {
+			if c.role != NoRole { // who names others all day lacks a role, not an account
+				return nil, s.access.refusal(c, rt.needs)
+			}
 			return nil, errNotOwn
 		}
 	}
@@ -104,7 +109,7 @@ func (s *Service) Own(ctx context.Context, login string, call *ownCall) error {
 		return err
 	case a.Login != login || a.Kind != auth.Person:
 		return none
-	case call.creates && !a.Enabled:
+	case call.issues && !a.Enabled:
 		return fault("disabled", "ask an admin why", "your account is disabled")
 	}
 	return nil
@@ -130,15 +135,31 @@ type ownAppPassword struct {
 	ExpiresUnusedFor string     `json:"expires_unused_for,omitempty"`
 }
 
-// ownRename and ownRevocation are what a user may say of his app passwords later on.
+// ownRename, ownRotation and ownRevocation are what a user may say of his app passwords later on.
 type (
 	ownRename struct {
 		Label string `json:"label"`
+	}
+	ownRotation struct {
+		KeepOldUntil *time.Time `json:"keep_old_until,omitempty"`
+		EndOld       bool       `json:"end_old,omitempty"`
 	}
 	ownRevocation struct {
 		Why string `json:"why,omitempty"`
 	}
 )
+
+// cover reports whether a user might make an app password of the same services and networks now.
+func (rules *SelfService) cover(p auth.AppPassword) bool {
+	n := ownAppPassword{Services: p.Services}
+	for _, network := range p.Networks {
+		n.Networks = append(n.Networks, network.String())
+	}
+	if len(rules.Services) > 0 && len(n.Services) == 0 || len(rules.Networks) > 0 && len(n.Networks) == 0 {
+		return false
+	}
+	return n.fit(rules) == nil
+}
 
 // fit holds an app password to the services and networks of the rules. One that names none, which would open all, gets those.
 func (n *ownAppPassword) fit(rules *SelfService) error {

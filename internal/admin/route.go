@@ -75,15 +75,16 @@ func (s *Server) appPasswordRoutes() []route {
 	return []route{
 		{method: "GET", path: "/v1/app-passwords", handle: s.getAppPasswords, needs: mayRead, own: &ownCall{query: []string{"all"}}},
 		{method: "POST", path: "/v1/app-passwords", handle: s.postAppPassword, needs: mayManage,
-			own: &ownCall{creates: true, changes: true, body: ownBody(func(rules *SelfService, n *ownAppPassword) error { return n.fit(rules) })}},
+			own: &ownCall{creates: true, issues: true, changes: true, body: ownBody(func(rules *SelfService, n *ownAppPassword) error { return n.fit(rules) })}},
 		{method: "GET", path: "/v1/app-password", handle: s.getAppPassword, needs: mayRead, own: &ownCall{query: []string{"label"}}},
-		// Of his own a user changes the label only: the rest may be an admin's decision, and so is who has the secret of one that is
-		// exempt from the second factor.
+		// Of his own a user changes the label only: the rest may be an admin's decision, and so is who has the secret of one that somebody
+		// else has made, or that is exempt from the second factor.
 		{method: "PATCH", path: "/v1/app-password", handle: s.patchAppPassword, needs: mayManage,
 			own: &ownCall{query: []string{"label"}, changes: true, body: ownBody[ownRename](nil)}},
 		{method: "POST", path: "/v1/app-password/revoke", handle: s.revokeAppPassword, needs: mayRevoke,
 			own: &ownCall{query: []string{"label"}, changes: true, body: ownBody[ownRevocation](nil)}},
-		{method: "POST", path: "/v1/app-password/rotate", handle: s.rotateAppPassword, needs: mayManage},
+		{method: "POST", path: "/v1/app-password/rotate", handle: s.rotateAppPassword, needs: mayManage,
+			own: &ownCall{query: []string{"label"}, handle: s.rotateOwnAppPassword, issues: true, changes: true, body: ownBody[ownRotation](nil)}},
 		{method: "GET", path: "/v1/find/app-passwords", handle: s.findAppPasswords, needs: mayRead},
 		{method: "POST", path: "/v1/find/app-passwords/revoke", handle: s.revokeFound, needs: mayManage},
 	}
@@ -109,7 +110,7 @@ func (s *Server) newMux(routes []route) *http.ServeMux {
 // Who has a role that the route needs goes on as he came. Everybody else is held to his own account, if he has one and the route is for that.
 func (s *Server) allowed(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := callerOf(r)
+		c, handle := callerOf(r), rt.handle
 		switch {
 		case c.role.may(rt.needs):
 		case rt.own != nil && c.own != "":
@@ -125,6 +126,9 @@ func (s *Server) allowed(rt route) http.Handler {
 				s.fail(w, r, err)
 				return
 			}
+			if rt.own.handle != nil {
+				handle = rt.own.handle
+			}
 		default:
 			s.fail(w, r, s.access.refusal(c, rt.needs))
 			return
@@ -134,6 +138,6 @@ func (s *Server) allowed(rt route) http.Handler {
 			limit = maxBody
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
-		rt.handle(w, r)
+		handle(w, r)
 	})
 }

@@ -120,6 +120,7 @@ var sentinels = []struct {
 	{auth.ErrLimit, 409, ProblemDetail{"limit", "the account has as many app passwords as it may", "revoke one that is not used any more; valetkey list LOGIN shows when each was used"}},
 	{auth.ErrRevoked, 409, ProblemDetail{"revoked", "the app password is revoked", "create a new one"}},
 	{auth.ErrExpired, 409, ProblemDetail{"expired", "the app password has expired", "create a new one, or give it more time first: valetkey edit LOGIN LABEL --expires WHEN"}},
+	{auth.ErrNotMade, 403, ProblemDetail{"not_made", "you may give a new secret only to an app password that you made yourself, and that opens no more than you may", "ask an admin for one, or make another: valetkey create LABEL"}},
 	{auth.ErrLastScope, 409, ProblemDetail{"last_scope", "without its last service or network the app password would open everything", "revoke it, or ask for that in so many words: --all-services, --from-anywhere"}},
 	{auth.ErrNoScope, 409, ProblemDetail{"no_scope", "the app password is not limited to some services or networks, so there is nothing to add to", "--service and --from limit it"}},
 	{auth.ErrScopes, 409, ProblemDetail{"too_many", fmt.Sprintf("an app password has at most %d services and %d networks", auth.MaxServices, auth.MaxNetworks), ""}},
@@ -353,6 +354,17 @@ func (s *Server) rotateAppPassword(w http.ResponseWriter, r *http.Request) {
 		}
 		q := r.URL.Query()
 		return v.Rotate(r.Context(), q.Get("login"), q.Get("label"), n, actor(r))
+	})
+}
+
+func (s *Server) rotateOwnAppPassword(w http.ResponseWriter, r *http.Request) {
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		n, err := read[Rotation](r)
+		if err != nil {
+			return nil, err
+		}
+		q := r.URL.Query()
+		return v.RotateOwn(r.Context(), s.access.Self, q.Get("login"), q.Get("label"), n, actor(r))
 	})
 }
 

@@ -130,6 +130,7 @@ var (
 	ErrExpired    = errors.New("app password has expired")
 	ErrLastScope  = errors.New("without the last service or network the app password would open everything")
 	ErrNoScope    = errors.New("app password is not limited, so nothing can be added")
+	ErrNotMade    = errors.New("app password was made by somebody else, or is exempt")
 	ErrScopes     = errors.New("app password has as many services or networks as it may")
 	ErrBadCursor  = errors.New("not a place in this list")
 	ErrNoGroup    = errors.New("no such group")

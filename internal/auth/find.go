@@ -39,6 +39,7 @@ type Rotation struct {
 	Tag          Tag
 	KeepOldUntil time.Time // at the latest: the first use of the new secret ends the old one; zero: it ends now
 	By           string
+	Own          bool // By did it with an app password of his own: one that he made himself, and that is not exempt
 }
 
 // AppPasswordFilter says which app passwords of all accounts are meant: those for which everything holds that is given. The zero
