@@ -81,9 +81,10 @@ Without --config it takes the file that the running daemon has read.`,
 
 func (d *doctor) print() {
 	for _, f := range d.findings {
-		fmt.Fprintf(d.app.out, "%-8s %-14s %s\n", f.State, visible(f.Check), visible(f.Text))
+		below := strings.Repeat(" ", 24)
+		d.app.say(below, fmt.Sprintf("%-8s %-14s %s", f.State, visible(f.Check), visible(f.Text)))
 		if f.Hint != "" {
-			fmt.Fprintf(d.app.out, "%23s hint: %s\n", "", visible(f.Hint))
+			d.app.say(below, below+"hint: "+visible(f.Hint))
 		}
 	}
 }

@@ -68,6 +68,10 @@ is printed twice. With --json each event is a line of its own then.`,
 					fmt.Fprintln(a.out, "no events")
 					return
 				}
+				if a.narrow() { // a line for each says more than six columns that are cut
+					a.printEvents(all.Events)
+					return
+				}
 				t := a.table("WHEN", "WHAT", "BY", "LOGIN", "LABEL", "DETAIL")
 				for _, e := range all.Events {
 					t.row(instant(e.At), e.Kind, dash(e.Actor), dash(e.Login), dash(e.Label), detail(e.Detail))
@@ -189,6 +193,9 @@ func (a *app) printEvents(events []admin.Event) error {
 			err = enc.Encode(e)
 		} else {
 			line := instant(e.At) + "  " + fmt.Sprintf("%-20s", visible(e.Kind))
+			if a.narrow() {
+				line = strings.TrimRight(line, " ")
+			}
 			for _, part := range []struct{ name, value string }{{"by", e.Actor}, {"login", e.Login}, {"label", e.Label}} {
 				if part.value != "" {
 					line += "  " + part.name + "=" + quoted(part.value)
@@ -197,7 +204,7 @@ func (a *app) printEvents(events []admin.Event) error {
 			if d := detail(e.Detail); d != "" {
 				line += "  " + d
 			}
-			_, err = fmt.Fprintln(a.out, strings.TrimRight(line, " "))
+			err = a.say("  ", strings.TrimRight(line, " "))
 		}
 		if err != nil {
 			return errors.New("standard output is closed")

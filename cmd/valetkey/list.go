@@ -241,11 +241,8 @@ type tableListing struct {
 	logins, narrow bool
 }
 
-// narrowTerminal is where not all columns have room to say anything.
-const narrowTerminal = 90
-
 func (a *app) tableListing(logins bool) *tableListing {
-	l := &tableListing{logins: logins, narrow: a.width > 0 && a.width < narrowTerminal}
+	l := &tableListing{logins: logins, narrow: a.narrow()}
 	l.t = a.table(l.cells("LOGIN", "LABEL", "STATUS", "SERVICES", "FROM", "CREATED", "EXPIRES", "LAST USED")...)
 	return l
 }

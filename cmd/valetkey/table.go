@@ -16,18 +16,19 @@ import (
 )
 
 // table prints columns that are as wide as their widest cell, two spaces apart. One with a header is shortened to fit the terminal; one
-// without is a list of names and values, which are worth more whole.
+// without is a list of names and values, which are worth more whole: those that do not fit go on below themselves.
 type table struct {
 	out   io.Writer
 	limit int // columns of the terminal; 0: no limit
+	lines int // the same of a list, whose values may take several lines
 	rows  [][]string
 	width []int // natural ones, of everything so far
 }
 
 func (a *app) table(header ...string) *table {
-	t := &table{out: a.out}
+	t := &table{out: a.out, lines: a.width}
 	if len(header) > 0 {
-		t.limit = a.width
+		t.limit, t.lines = a.width, 0
 		t.rows = append(t.rows, header)
 	}
 	return t
@@ -66,7 +67,13 @@ func (t *table) print() error {
 		if t.limit > 0 {
 			s = shorten(s, t.limit)
 		}
-		text.WriteString(s + "\n")
+		indent := ""
+		if len(r) > 1 {
+			indent = strings.Repeat(" ", columns[0]+2)
+		}
+		for _, l := range wrap(s, indent, t.lines) {
+			text.WriteString(l + "\n")
+		}
 	}
 	t.rows = nil
 	_, err := io.WriteString(t.out, text.String())
@@ -141,6 +148,53 @@ func shorten(s string, n int) string {
 		used += w
 	}
 	return s
+}
+
+// narrow reports whether the terminal is too small for tables of many columns.
+func (a *app) narrow() bool { return a.width > 0 && a.width < narrowTerminal }
+
+// narrowTerminal is where not all columns have room to say anything.
+const narrowTerminal = 90
+
+// say writes a text without control characters, on a terminal in lines that fit it: those after the first begin with the indent.
+func (a *app) say(indent, text string) error {
+	_, err := io.WriteString(a.out, strings.Join(wrap(visible(text), indent, a.width), "\n")+"\n")
+	return err
+}
+
+// wrap breaks a text at its spaces into lines of at most limit columns; 0: it is one line. A word that is longer is broken where it must be.
+func wrap(text, indent string, limit int) []string {
+	if limit <= 0 || displayWidth(text) <= limit {
+		return []string{text}
+	}
+	if len(indent) > limit/2 {
+		indent = ""
+	}
+	var lines []string
+	line, used, begin := "", 0, true
+	end := func() {
+		lines = append(lines, strings.TrimRight(line, " "))
+		line, used, begin = indent, len(indent), true
+	}
+	for _, word := range strings.SplitAfter(text, " ") {
+		bare := strings.TrimRight(word, " ")
+		if !begin && used+displayWidth(bare) > limit {
+			end()
+		}
+		for _, r := range word {
+			w := runeWidth(r)
+			if used+w > limit {
+				if r == ' ' {
+					continue
+				}
+				end()
+			}
+			line += string(r)
+			used += w
+		}
+		begin = false
+	}
+	return append(lines, strings.TrimRight(line, " "))
 }
 
 // terminalWidth is that of a terminal, or what COLUMNS says instead; 0 if neither is known.

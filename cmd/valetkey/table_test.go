@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -105,4 +106,27 @@ func FuzzTable(f *testing.F) {
 			t.Errorf("table of %q has %d lines, want 2", s, n)
 		}
 	})
+}
+
+func TestWrap(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		limit      int
+		want       []string
+	}{
+		{"no terminal", "one two three", 0, []string{"one two three"}},
+		{"it fits", "one two", 7, []string{"one two"}},
+		{"at a space", "one two three", 9, []string{"one two", "  three"}},
+		{"a long word", "one abcdefghij k", 8, []string{"one", "  abcdef", "  ghij k"}},
+		{"wide ones", "東京 都の 携帯", 9, []string{"東京 都の", "  携帯"}},
+		{"columns are kept", "12:00  a=b  c=d", 12, []string{"12:00  a=b", "  c=d"}},
+		{"hardly any room", "one two", 3, []string{"one", "two"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := wrap(tt.text, "  ", tt.limit)
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("wrap(%q, %d) = %q, want %q", tt.text, tt.limit, got, tt.want)
+			}
+		})
+	}
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/internal/admin"
+	"github.com/valetkey/valetkey/internal/auth"
 )
 
 func (a *app) whyCommand() *cobra.Command {
@@ -55,38 +57,27 @@ The exit code is 1 if no account goes by the login, also when attempts at it are
 const shownAttempts = 12
 
 func (a *app) explainWhy(w admin.Why) {
-	fmt.Fprintf(a.out, "%s: %s\n", visible(w.Login), visible(w.Summary))
+	a.say("  ", w.Login+": "+w.Summary)
 	if w.Account != nil && w.Account.Login != w.Login {
-		fmt.Fprintf(a.out, "it is an alias of %s\n", visible(w.Account.Login))
+		a.say("  ", "it is an alias of "+w.Account.Login)
 	}
 	if len(w.AppPasswords) > 0 {
 		a.heading("App passwords")
-		t := a.table("LABEL", "STATUS", "OPENS", "LAST USED", "WHY")
-		for _, p := range w.AppPasswords {
-			t.row(p.AppPassword.Label, status(p.AppPassword), p.Opens, lastUse(p.AppPassword.LastUsed), strings.Join(p.Why, "; "))
-		}
-		t.print()
+		a.whyAppPasswords(w.AppPasswords)
 	}
 	if len(w.Attempts) > 0 {
 		a.heading("Rejected attempts, the latest first")
-		t := a.table("LAST", "TIMES", "REASON", "SERVICE", "BY", "FROM", "APP PASSWORD")
-		var reasons []admin.WhyAttempt
-		for _, x := range w.Attempts[:min(len(w.Attempts), shownAttempts)] {
-			t.row(instant(x.Last), fmt.Sprint(x.Count), string(x.Reason), dash(x.Service), dash(x.FrontEnd), dash(x.Address), dash(x.Label))
-			known := false
-			for _, r := range reasons {
-				known = known || r.Reason == x.Reason
-			}
-			if !known {
-				reasons = append(reasons, x)
-			}
-		}
-		t.print()
-		if more := len(w.Attempts) - shownAttempts; more > 0 {
+		shown := w.Attempts[:min(len(w.Attempts), shownAttempts)]
+		a.whyAttempts(shown)
+		if more := len(w.Attempts) - len(shown); more > 0 {
 			fmt.Fprintf(a.out, "and %d more kinds; --json has them\n", more)
 		}
-		for _, r := range reasons {
-			fmt.Fprintf(a.out, "%s: %s\n", visible(string(r.Reason)), r.Meaning)
+		var told []auth.Reason
+		for _, x := range shown {
+			if !slices.Contains(told, x.Reason) {
+				told = append(told, x.Reason)
+				a.say("  ", string(x.Reason)+": "+x.Meaning)
+			}
 		}
 	} else {
 		a.heading("No rejected attempt is known")
@@ -103,35 +94,78 @@ func (a *app) explainWhy(w admin.Why) {
 		if e.Problem != "" {
 			text += "; " + e.Problem
 		}
-		fmt.Fprintf(a.out, "%s (require = %q)\n", visible(text), e.Require)
+		a.say("  ", fmt.Sprintf("%s (require = %q)", text, e.Require))
 	}
 	if t := w.Throttle; t != nil {
 		a.heading("Guessing")
 		switch {
 		case t.Exempt:
-			fmt.Fprintf(a.out, "%s is exempt: nothing is counted\n", t.Source)
+			a.say("  ", t.Source+" is exempt: nothing is counted")
 		case t.Source == "" && len(t.Sources) == 0:
-			fmt.Fprintln(a.out, "nobody guesses at this login")
+			a.say("  ", "nobody guesses at this login")
 		case t.Source == "":
 			for _, s := range t.Sources {
-				fmt.Fprintf(a.out, "%s: %d guesses lately, the last at %s; its next refusal %s\n", s.Source, s.Guesses, instant(s.Last), wait(s.Delay))
+				a.say("  ", fmt.Sprintf("%s: %d guesses lately, the last at %s; its next refusal %s", s.Source, s.Guesses, instant(s.Last), wait(s.Delay)))
 			}
 		default:
-			fmt.Fprintf(a.out, "%s: %d guesses lately; the next refusal %s, a right password is answered at once\n", t.Source, t.Guesses, wait(t.Delay))
+			a.say("  ", fmt.Sprintf("%s: %d guesses lately; the next refusal %s, a right password is answered at once", t.Source, t.Guesses, wait(t.Delay)))
 			if t.Known {
-				fmt.Fprintln(a.out, "this login was accepted from there lately, so the guesses of others do not slow it down")
+				a.say("  ", "this login was accepted from there lately, so the guesses of others do not slow it down")
 			}
 			if t.Full {
-				fmt.Fprintln(a.out, "too many guesses from there are under way: a login is put off at this moment")
+				a.say("  ", "too many guesses from there are under way: a login is put off at this moment")
 			}
 		}
 	}
 	if len(w.Advice) > 0 {
 		a.heading("What to do")
 		for _, line := range w.Advice {
-			fmt.Fprintf(a.out, "- %s\n", visible(line))
+			a.say("  ", "- "+line)
 		}
 	}
+}
+
+// whyAppPasswords writes a table, or on a narrow terminal a paragraph for each: why one does not open something is what was asked for.
+func (a *app) whyAppPasswords(list []admin.WhyAppPassword) {
+	if a.narrow() {
+		for _, p := range list {
+			text := visible(p.AppPassword.Label) + ": " + status(p.AppPassword) + ", opens: " + p.Opens
+			if len(p.Why) > 0 {
+				text += " (" + strings.Join(p.Why, "; ") + ")"
+			}
+			a.say("  ", text+", last used "+lastUse(p.AppPassword.LastUsed))
+		}
+		return
+	}
+	t := a.table("LABEL", "STATUS", "OPENS", "LAST USED", "WHY")
+	for _, p := range list {
+		t.row(p.AppPassword.Label, status(p.AppPassword), p.Opens, lastUse(p.AppPassword.LastUsed), strings.Join(p.Why, "; "))
+	}
+	t.print()
+}
+
+// whyAttempts is the same of attempts.
+func (a *app) whyAttempts(list []admin.WhyAttempt) {
+	if a.narrow() {
+		for _, x := range list {
+			text := instant(x.Last) + "  " + string(x.Reason)
+			if x.Count > 1 {
+				text += fmt.Sprintf(", %d times", x.Count)
+			}
+			for _, part := range []struct{ name, value string }{{"service", x.Service}, {"by", x.FrontEnd}, {"from", x.Address}, {"label", x.Label}} {
+				if part.value != "" {
+					text += "  " + part.name + "=" + quoted(part.value)
+				}
+			}
+			a.say("  ", text)
+		}
+		return
+	}
+	t := a.table("LAST", "TIMES", "REASON", "SERVICE", "BY", "FROM", "APP PASSWORD")
+	for _, x := range list {
+		t.row(instant(x.Last), fmt.Sprint(x.Count), string(x.Reason), dash(x.Service), dash(x.FrontEnd), dash(x.Address), dash(x.Label))
+	}
+	t.print()
 }
 
 func (a *app) heading(text string) { fmt.Fprintf(a.out, "\n%s\n", text) }
