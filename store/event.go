@@ -32,6 +32,14 @@ const (
 	eventAppPasswordExpiresSoon = "app_password.expires_soon" // the same
 )
 
+// EventKinds are the kinds of entries that this version writes; the database may have others, of newer ones.
+func EventKinds() []string {
+	return []string{eventAccountAdded, eventAccountChanged, eventAccountDeleted, eventAccountDisabled, eventAccountEnabled,
+		eventAppPasswordChanged, eventAppPasswordCreated, eventExemptionEnded, eventExempted, eventAppPasswordExpiresSoon, eventAppPasswordFirstUsed,
+		eventAppPasswordNewNetwork, eventAppPasswordRenamed, eventAppPasswordRevoked, eventAppPasswordRotated,
+		eventGroupAdded, eventGroupChanged, eventGroupDeleted, eventMemberAdded, eventMemberRemoved, eventLoginRejected}
+}
+
 // event is one entry of the audit log. It is written in the transaction of what it tells of.
 type event struct {
 	kind          string

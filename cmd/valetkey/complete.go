@@ -4,10 +4,12 @@ import (
 	"context"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/internal/admin"
+	"github.com/valetkey/valetkey/store"
 )
 
 // completionTimeout bounds what the shell waits for.
@@ -36,7 +38,7 @@ func (a *app) completeGroup(cmd *cobra.Command, given []string, prefix string) (
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
-	page, err := a.client().Groups(ctx, "", 0)
+	page, err := a.client().Groups(ctx, justBefore(prefix), 0)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -80,7 +82,7 @@ func (a *app) completeMember(cmd *cobra.Command, given []string, prefix string) 
 func (a *app) completeKind(cmd *cobra.Command, kind, prefix string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
-	page, err := a.client().Accounts(ctx, kind, "", 0)
+	page, err := a.client().Accounts(ctx, kind, justBefore(prefix), 0)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -119,4 +121,28 @@ func (a *app) completeLabel(cmd *cobra.Command, given []string, prefix string) (
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// justBefore is a place in a list, sorted by bytes, right before the first name that begins with the prefix: one page from there has all
+// that a shell can show, however many names there are.
+func justBefore(prefix string) string {
+	last, size := utf8.DecodeLastRuneInString(prefix)
+	before := last - 1
+	switch {
+	case size == 0, last == utf8.RuneError, last == 0:
+		return ""
+	case last == 0xe000: // there are no characters between
+		before = 0xd7ff
+	}
+	return prefix[:len(prefix)-size] + string(before) + string(utf8.MaxRune)
+}
+
+// completeEventKind offers the kinds that the daemon of this version writes.
+func completeEventKind(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return store.EventKinds(), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeWords offers some words for the value of a flag.
+func completeWords(words ...string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 }

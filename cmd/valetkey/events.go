@@ -85,7 +85,11 @@ is printed twice. With --json each event is a line of its own then.`,
 	f.StringVar(&q.Login, "login", "", "of this `LOGIN` only, also of an account that is gone")
 	f.StringVar(&q.Kind, "kind", "", "of this `KIND` only, such as app_password.created")
 	f.StringVar(&since, "since", "", "`WHEN` they begin: 24h, 7d, 2027-12-31, or a time as in RFC 3339")
-	f.IntVar(&q.Limit, "limit", 50, "at most so many of the newest; `N`")
+	cmd.RegisterFlagCompletionFunc("login", func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return a.completeKind(cmd, admin.KindPerson, prefix)
+	})
+	cmd.RegisterFlagCompletionFunc("kind", completeEventKind)
+	f.IntVar(&q.Limit, "limit", 50, "`NUMBER` of the newest to print at most")
 	return cmd
 }
 

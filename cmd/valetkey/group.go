@@ -197,7 +197,7 @@ func (a *app) groupDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			what := fmt.Sprintf("group %s with %d members", visible(x.Name), x.MemberCount)
+			what := fmt.Sprintf("group %s with %s", visible(x.Name), counted(x.MemberCount, "member", "members"))
 			if err := a.confirm(yes, what, x.Name, "name"); err != nil {
 				return err
 			}

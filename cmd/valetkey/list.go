@@ -215,6 +215,7 @@ Without --sort, --unused-for lists the longest unused first. Sorting by last use
 	v.BoolVar(&revoked, "revoked", false, "the revoked ones")
 	v.BoolVar(&expired, "expired", false, "the expired ones")
 	v.StringVar(&sort, "sort", "", "`ORDER`: login, label, created, last-used or expires")
+	cmd.RegisterFlagCompletionFunc("sort", completeWords("login", "label", "created", "last-used", "expires"))
 	v.IntVar(&limit, "limit", 0, "`NUMBER` of them to list at most; 0: all")
 	v.BoolVar(&asLines, "jsonl", false, "print one JSON object a line")
 	v.BoolVar(&asCSV, "csv", false, "print CSV for spreadsheets")

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -168,8 +169,16 @@ Exit codes: 0 done, 1 refused or not found, 2 usage, 3 daemon or database unreac
 		},
 		Args: cobra.ArbitraryArgs,
 	}
-	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "admin socket of the daemon, or VALETKEY_SOCKET; `PATH`")
+	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "`PATH` of the daemon's admin socket; VALETKEY_SOCKET says it too")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON for programs")
+	if a.width > 0 {
+		help := root.HelpFunc()
+		root.SetHelpFunc(func(cmd *cobra.Command, given []string) {
+			cmd.Long = reflow(cmd.Long, a.width)
+			help(cmd, given)
+		})
+		root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprint(".FlagUsagesWrapped ", a.width)))
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.accountCommand(), a.groupCommand(), a.readerCommand(), a.createCommand(), a.listCommand(), a.showCommand(), a.renameCommand(), a.editCommand(),
 		a.rotateCommand(), a.revokeCommand(), a.exemptCommand(), a.importCommand(), a.pluginCommand(), a.autoconfigCommand(), a.tryCommand(), a.whyCommand(), a.eventsCommand(),

@@ -106,7 +106,7 @@ func (a *app) revokeAll(ctx context.Context, r massRevocation) error {
 	n, err := a.revokeBatches(ctx, r, out)
 	if err != nil {
 		if n > 0 {
-			return hinted{fmt.Errorf("%d app passwords were revoked before this: %w", n, err), "the same command goes on with the rest"}
+			return hinted{fmt.Errorf("%s revoked before this: %w", counted(n, "app password was", "app passwords were"), err), "the same command goes on with the rest"}
 		}
 		return err
 	}
@@ -114,7 +114,7 @@ func (a *app) revokeAll(ctx context.Context, r massRevocation) error {
 		return err
 	}
 	if !a.json {
-		fmt.Fprintf(a.out, "%d app passwords are revoked\n", n)
+		fmt.Fprintf(a.out, "%s revoked\n", counted(n, "app password is", "app passwords are"))
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (a *app) showRevocation(ctx context.Context, f admin.Filter) (n int, asOf *
 		return n, nil, err
 	}
 	if !a.json {
-		fmt.Fprintf(a.out, "%d app passwords would be revoked\n", n)
+		fmt.Fprintf(a.out, "%s would be revoked\n", counted(n, "app password", "app passwords"))
 	}
 	return n, asOf, nil
 }
@@ -192,3 +192,11 @@ type silentListing struct{}
 func (silentListing) page([]admin.AppPassword) error { return nil }
 func (silentListing) end() error                     { return nil }
 func (silentListing) people() bool                   { return true }
+
+// counted is a number of things.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}

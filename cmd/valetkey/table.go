@@ -197,6 +197,32 @@ func wrap(text, indent string, limit int) []string {
 	return append(lines, strings.TrimRight(line, " "))
 }
 
+// reflow breaks the paragraphs of a text anew, for lines of at most limit columns. What begins with a space stays as it is: a list.
+func reflow(text string, limit int) string {
+	var out []string
+	for _, paragraph := range strings.Split(text, "\n\n") {
+		var lines []string
+		joined := ""
+		flush := func() {
+			if joined != "" {
+				lines = append(lines, wrap(joined, "", limit)...)
+			}
+			joined = ""
+		}
+		for _, line := range strings.Split(paragraph, "\n") {
+			if strings.HasPrefix(line, " ") {
+				flush()
+				lines = append(lines, line)
+				continue
+			}
+			joined = strings.TrimLeft(joined+" "+line, " ")
+		}
+		flush()
+		out = append(out, strings.Join(lines, "\n"))
+	}
+	return strings.Join(out, "\n\n")
+}
+
 // terminalWidth is that of a terminal, or what COLUMNS says instead; 0 if neither is known.
 func terminalWidth(f *os.File) int {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n > 0 {
