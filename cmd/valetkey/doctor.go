@@ -102,22 +102,29 @@ func (d *doctor) examine(ctx context.Context, file string, socketNamed bool) {
 	case file != "":
 	case d.status != nil && d.status.Config != "":
 		d.configuration(d.status.Config)
-	case d.status == nil:
-		d.say("configuration", dubious, "--config FILE names it", "without the daemon it is not known which file it reads")
-	default: // it runs without one
+	case d.status != nil: // it runs without one
 		d.say("configuration", fine, "", "the daemon runs without a file")
+		d.cfg, _ = config.Load(config.Flags{StateDir: d.status.StateDir})
+	default:
+		d.say("configuration", dubious, "--config FILE names it", "without the daemon it is not known which file it reads")
 	}
 	d.sameConfiguration()
+	d.throttle()
 	d.database(ctx)
 	d.pepper()
 	d.plugin()
 	d.listeners(ctx)
+	d.applications()
 	d.certificates()
 	d.sockets()
 }
 
 func (d *doctor) configuration(file string) {
-	cfg, err := config.Load(config.Flags{File: file})
+	flags := config.Flags{File: file}
+	if d.status != nil && d.status.Config == file {
+		flags.StateDir = d.status.StateDir // which the command line may have said
+	}
+	cfg, err := config.Load(flags)
 	var faults config.Faults
 	switch {
 	case errors.As(err, &faults):
@@ -153,41 +160,95 @@ func (d *doctor) daemon(ctx context.Context) {
 	d.say("daemon", fine, "", "version %s, up %s", s.Version, time.Since(s.Started).Round(time.Second))
 }
 
-// addresses are those of the configuration's listeners that can be told before they are bound.
-func addresses(cfg *config.Config) []string {
-	var out []string
-	add := func(s config.Socket) {
-		if s.Listen.Network != "systemd" && !strings.HasSuffix(s.Listen.Address, ":0") {
-			out = append(out, s.Listen.String())
-		}
+// placed is where a listener of the configuration shall be.
+type placed struct {
+	name   string // "ldap[1]"
+	listen config.Address
+}
+
+func places(cfg *config.Config) []placed {
+	var out []placed
+	add := func(section string, i int, s config.Socket) {
+		out = append(out, placed{fmt.Sprintf("%s[%d]", section, i+1), s.Listen})
 	}
-	for _, x := range cfg.LDAP {
-		add(x.Socket)
+	for i, x := range cfg.LDAP {
+		add("ldap", i, x.Socket)
 	}
-	for _, x := range cfg.Dovecot {
-		add(x.Socket)
+	for i, x := range cfg.Dovecot {
+		add("dovecot", i, x.Socket)
 	}
-	for _, x := range cfg.Saslauthd {
-		add(x.Socket)
+	for i, x := range cfg.Saslauthd {
+		add("saslauthd", i, x.Socket)
 	}
-	for _, x := range cfg.Checkpassword {
-		add(x.Socket)
+	for i, x := range cfg.Checkpassword {
+		add("checkpassword", i, x.Socket)
 	}
-	for _, x := range cfg.HTTP {
-		add(x.Socket)
+	for i, x := range cfg.HTTP {
+		add("http", i, x.Socket)
 	}
 	return out
 }
 
-// sameConfiguration finds listeners that the file has and the daemon has not.
+// sameConfiguration finds listeners that the file has and the daemon has not. Without any in the file the daemon's command line may have
+// moved those that are implied.
 func (d *doctor) sameConfiguration() {
-	if d.cfg == nil || d.status == nil {
+	if d.cfg == nil || d.status == nil || d.status.Implied {
 		return
 	}
-	for _, address := range addresses(d.cfg) {
-		if !slices.ContainsFunc(d.status.Listeners, func(l admin.Listener) bool { return l.Address == address }) {
+	for _, p := range places(d.cfg) {
+		text, found := p.listen.String(), false
+		for _, l := range d.status.Listeners {
+			switch {
+			case p.listen.Network == "systemd":
+				found = found || l.Systemd == p.listen.Address
+			case strings.HasSuffix(p.listen.Address, ":0"): // any port
+				found = true
+			default:
+				found = found || l.Address == text
+			}
+		}
+		switch {
+		case found:
+		case p.listen.Network == "systemd":
+			d.say("configuration", wrong, "a .socket unit with FileDescriptorName="+p.listen.Address+" and the daemon's Service= hands it over: systemctl restart it and valetkeyd",
+				"the daemon has no socket of systemd's named %s, on which %s shall listen", p.listen.Address, p.name)
+		default:
 			d.say("configuration", wrong, "make the daemon read it: systemctl reload valetkeyd, or send it SIGHUP; its log says what it lacks",
-				"the daemon does not listen on %s, which is in the file", address)
+				"the daemon does not listen on %s, which is in the file", text)
+		}
+	}
+}
+
+// throttle looks whether guessing is slowed down, and for whom it is not.
+func (d *doctor) throttle() {
+	if d.cfg == nil {
+		return
+	}
+	t := d.cfg.Throttle
+	if !t.Enabled {
+		d.say("throttle", dubious, "take throttle.enabled = false out, unless something else slows guessing down", "off: whoever guesses passwords may do so as fast as he likes")
+		return
+	}
+	for _, n := range t.Trusted {
+		if n.Bits() < 8 || n.Addr().Is6() && n.Bits() < 32 {
+			d.say("throttle", dubious, "name the addresses of your own servers in throttle.trusted", "%s is trusted: a large part of the Internet may guess as fast as it likes", n)
+			return
+		}
+	}
+	d.say("throttle", fine, "", "guessing is slowed down by source")
+}
+
+// applications finds those that nobody can log in to.
+func (d *doctor) applications() {
+	if d.status == nil {
+		return
+	}
+	for _, l := range d.status.Listeners {
+		for _, x := range l.Applications {
+			if x.GroupMissing {
+				d.say(l.Name, wrong, "valetkey group add "+x.Group+", or name another group in the file; behind an upstream directory the group is made there",
+					"nobody can log in to the application %s: there is no group %s", x.Name, x.Group)
+			}
 		}
 	}
 }
@@ -343,7 +404,7 @@ func (d *doctor) sockets() {
 		return
 	}
 	for _, l := range d.status.Listeners {
-		if network, path := split(l.Address); network == "unix" && l.Mode != "" {
+		if network, path := split(l.Address); network == "unix" {
 			d.socketFile(l.Name, path)
 		}
 	}
@@ -372,7 +433,7 @@ func (d *doctor) socketFile(name, path string) {
 		}
 	}
 	if len(who) == 0 {
-		d.say(name, dubious, "group = \"postfix\" or another in its section lets the mail server in", "only root may connect to %s", path)
+		d.say(name, dubious, "group = \"postfix\" or another in its section lets the mail server in (SocketGroup= of its unit, if the socket is systemd's)", "only root may connect to %s", path)
 		return
 	}
 	for _, id := range who {

@@ -520,7 +520,7 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	cfg, frontEnds := d.cfg, slices.Clone(d.frontEnds)
 	d.mu.Unlock()
 	s := admin.Status{
-		Version: version, Config: absolute(d.flags.File), Started: d.started, Peppers: pepperIDs(d.ring.Load().IDs()), Counters: d.auth.Counters(),
+		Version: version, Config: absolute(d.flags.File), StateDir: cfg.StateDir, Started: d.started, Peppers: pepperIDs(d.ring.Load().IDs()), Counters: d.auth.Counters(),
 		Listeners: []admin.Listener{}, Implied: cfg.Implied, Enrolment: d.enrol.Plugin(), Database: admin.Database{Private: cfg.Database.URL == ""},
 	}
 	if unknown := d.unknown.Load(); unknown != nil {

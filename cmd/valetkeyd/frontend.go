@@ -114,7 +114,10 @@ func specs(cfg *config.Config) []spec {
 			failureDelay: at.FailureDelay, view: admin.Listener{Name: name, FrontEnd: frontEnd}, build: build,
 		})
 		s := &all[len(all)-1]
-		if at.Listen.Network == "unix" {
+		switch at.Listen.Network {
+		case "systemd":
+			s.view.Systemd = at.Listen.Address
+		case "unix":
 			s.view.Mode, s.view.Owner, s.view.Group = fmt.Sprintf("%04o", at.Mode), at.Owner, at.Group
 		}
 		return s

@@ -166,6 +166,7 @@ type Revocation struct {
 type Status struct {
 	Version   string        `json:"version"`
 	Config    string        `json:"config,omitempty"` // path of the configuration file; empty: there is none
+	StateDir  string        `json:"state_dir,omitempty"`
 	Started   time.Time     `json:"started"`
 	Database  Database      `json:"database"`
 	Peppers   []string      `json:"peppers"`                   // ids, the active one first
@@ -214,6 +215,8 @@ type Listener struct {
 	BaseDN      string `json:"base_dn,omitempty"`
 	Service     string `json:"service,omitempty"`
 	Connections int64  `json:"connections"` // open now
+
+	Systemd string `json:"systemd,omitempty"` // name of the socket that systemd handed over; empty: the daemon made its own
 
 	// Of a Unix socket that the daemon made: "0660" and names. No mode means that systemd made it.
 	Mode  string `json:"mode,omitempty"`
