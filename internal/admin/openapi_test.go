@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -259,4 +261,66 @@ func TestDescriptionRefusesWhatItDoesNotSay(t *testing.T) {
 			t.Errorf("an account %s: %v, want accepted: %v", c.name, err, c.ok)
 		}
 	}
+}
+
+// The page for people names every call, every parameter of a query, and every code that a refusal can have.
+func TestPageNamesTheRoutes(t *testing.T) {
+	d, err := described()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("../../docs/admin-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(b)
+	routes := new(Server).routes()
+	for _, r := range routes {
+		call := r.method + " " + r.path
+		if !regexp.MustCompile("`" + regexp.QuoteMeta(call) + "[`?]").MatchString(page) {
+			t.Errorf("docs/admin-api.md does not name %s", call)
+		}
+		for _, p := range d.doc.Paths.Find(r.path).GetOperation(r.method).Parameters {
+			if name := p.Value.Name; !regexp.MustCompile("[`?&]" + name + "[`=]").MatchString(page) {
+				t.Errorf("docs/admin-api.md does not name the parameter %s of %s", name, call)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile("`(GET|POST|PATCH|DELETE) (/v1/[a-z/-]+)").FindAllStringSubmatch(page, -1) {
+		if !slices.ContainsFunc(routes, func(r route) bool { return r.method == m[1] && r.path == m[2] }) {
+			t.Errorf("docs/admin-api.md names %s %s, which is no call", m[1], m[2])
+		}
+	}
+	for code := range codes(t) {
+		if !strings.Contains(page, "`"+code+"`") {
+			t.Errorf("docs/admin-api.md does not name the code %s", code)
+		}
+	}
+}
+
+// codes are those of the refusals that this package writes.
+func codes(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := regexp.MustCompile(`(?:fault\(|Fault\{Code: |Fault\{|ProblemDetail\{)"([a-z_]+)"`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range written.FindAllStringSubmatch(string(text), -1) {
+			found[m[1]] = true
+		}
+	}
+	if len(found) < 20 {
+		t.Errorf("%d codes were found, want more: they were not read", len(found))
+	}
+	return found
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 )
 
@@ -113,6 +114,10 @@ func (s *Server) allowed(rt route) http.Handler {
 		c, handle := callerOf(r), rt.handle
 		switch {
 		case c.role.may(rt.needs):
+			if err := unambiguous(r.URL.RawQuery); err != nil {
+				s.fail(w, r, err)
+				return
+			}
 		case rt.own != nil && c.own != "":
 			leave, err := s.gate.enter(c.uid, rt.own.changes)
 			if err != nil {
@@ -140,4 +145,19 @@ func (s *Server) allowed(rt route) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		handle(w, r)
 	})
+}
+
+// unambiguous refuses a query of which the handler would see a part only: package net/url drops what it cannot read, and the handlers take the
+// first of two values. Half a query may mean more than the whole: the account of a kind, the app passwords of one login.
+func unambiguous(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return fault("bad_request", "write ; as %3B and % as %25", "the query cannot be read")
+	}
+	for name, v := range values {
+		if len(v) > 1 {
+			return fault("bad_request", "", "the parameter %q is there more than once", clip(name))
+		}
+	}
+	return nil
 }

@@ -142,11 +142,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 			status = http.StatusNotFound
 		case "forbidden", "disabled", "service_not_allowed", "network_not_allowed":
 			status = http.StatusForbidden
+		case "not_enrolled", "no_plugin", "busy":
+			status = http.StatusConflict
 		case "too_many_requests":
 			status = http.StatusTooManyRequests
-		}
-		if f.Code == "not_enrolled" || f.Code == "no_plugin" {
-			status = http.StatusConflict
 		}
 		reply(w, status, Problem{ProblemDetail{f.Code, f.Message, f.Hint}})
 		return
@@ -230,9 +229,12 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) getAccounts(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	limit, _ := strconv.Atoi(q.Get("limit"))
 	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
-		return v.Accounts(r.Context(), q.Get("kind"), q.Get("after"), limit)
+		limit, err := number(q, "limit")
+		if err != nil {
+			return nil, err
+		}
+		return v.Accounts(r.Context(), q.Get("kind"), q.Get("after"), int(min(limit, maxPage)))
 	})
 }
 
@@ -269,8 +271,13 @@ func (s *Server) deleteAccount(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) getGroups(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	limit, _ := strconv.Atoi(q.Get("limit"))
-	s.call(w, r, http.StatusOK, func(v *Service) (any, error) { return v.Groups(r.Context(), q.Get("after"), limit) })
+	s.call(w, r, http.StatusOK, func(v *Service) (any, error) {
+		limit, err := number(q, "limit")
+		if err != nil {
+			return nil, err
+		}
+		return v.Groups(r.Context(), q.Get("after"), int(min(limit, maxPage)))
+	})
 }
 
 func (s *Server) postGroup(w http.ResponseWriter, r *http.Request) {
