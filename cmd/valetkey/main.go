@@ -92,9 +92,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return o.code // what there is to say has been printed
 	}
 	code, hint := a.explain(err)
-	fmt.Fprintf(a.err, "valetkey: %v\n", err)
+	// What an error quotes may come from a file, a file's name or the daemon.
+	fmt.Fprintf(a.err, "valetkey: %s\n", visibleLines(err.Error()))
 	if hint != "" {
-		fmt.Fprintf(a.err, "hint: %s\n", hint)
+		fmt.Fprintf(a.err, "hint: %s\n", visibleLines(hint))
 	}
 	return code
 }

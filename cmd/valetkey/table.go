@@ -243,6 +243,15 @@ func visible(s string) string {
 	return s
 }
 
+// visibleLines is [visible] of each line: errors that were joined have several.
+func visibleLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = visible(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 func day(t time.Time) string { return t.Local().Format("2006-01-02") }
 
 func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
