@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/internal/admin"
+	"github.com/valetkey/valetkey/store"
 )
 
 // Following the audit log.
@@ -32,7 +33,10 @@ func (a *app) eventsCommand() *cobra.Command {
 		Long: `Read the audit log: who changed what, and old app passwords that are still sent. The newest events are printed, oldest first.
 
 With --follow it goes on until it is interrupted. A restart of the daemon or the database is waited for: no event is lost, and none
-is printed twice. With --json each event is a line of its own then.`,
+is printed twice. With --json each event is a line of its own then.
+
+Kinds:
+  ` + strings.Join(store.EventKinds(), "\n  "),
 		Example: `  valetkey events --login alice --since 7d
   valetkey events --kind app_password.revoked --limit 20
   valetkey events --follow --json`,

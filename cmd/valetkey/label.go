@@ -29,8 +29,11 @@ func spanFlag(name, text string) (string, error) {
 
 func (a *app) showCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "show [LOGIN] LABEL",
-		Short:             "Show everything about an app password but its secret",
+		Use:   "show [LOGIN] LABEL",
+		Short: "Show everything about an app password but its secret",
+		Long: `Show everything about an app password but its secret: the one that has the label, or the newest that had it. While the old secret of one that
+was rotated is good, it stands below.`,
+		Example:           `  valetkey show alice phone`,
 		Args:              ownArgs("LOGIN", "LABEL"),
 		ValidArgsFunction: a.completeLabel,
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -109,6 +112,7 @@ func (a *app) renameCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rename [LOGIN] LABEL NEW-LABEL",
 		Short:             "Give an app password another label",
+		Example:           `  valetkey rename alice phone "old phone"`,
 		Args:              ownArgs("LOGIN", "LABEL", "NEW-LABEL"),
 		ValidArgsFunction: a.completeLabel,
 		RunE: func(cmd *cobra.Command, given []string) error {

@@ -13,8 +13,15 @@ func (a *app) pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plugin",
 		Short: "Ask the plugin that knows who has a second factor",
-		Args:  args(),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `Ask the plugin that knows who has a second factor. Which one it is, and whether it is asked when an app password is made or also at each
+login, is in [enrolment] of the daemon's configuration.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return usageError{fmt.Errorf("there is no command %q", "plugin "+given[0])}
+			}
+			return cmd.Help()
+		},
 	}
 	cmd.AddCommand(a.pluginStatusCommand(), a.pluginCheckCommand())
 	return cmd

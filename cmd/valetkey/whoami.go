@@ -11,7 +11,10 @@ func (a *app) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "whoami",
 		Short: "Show what the daemon takes you for: your role, and your own account",
-		Args:  args(),
+		Long: `Show what the daemon takes you for. It goes by the user and the groups of the process that connects, so that a new group counts after you have
+logged in again. An admin may do everything, the help desk look and revoke, who reads only look; who has an own account leaves LOGIN
+out in create, list, show, rename, rotate, revoke and autoconfig.`,
+		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := a.client().Whoami(cmd.Context())
 			if err != nil {
