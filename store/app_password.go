@@ -167,9 +167,12 @@ func (s *Store) AddAppPassword(ctx context.Context, n auth.NewAppPassword) (auth
 		if err != nil {
 			return err
 		}
-		detail := map[string]any{
-			"origin": n.Origin, "services": services, "networks": networks,
-			"expires_at": out.ExpiresAt, "expires_unused_for": n.ExpiresUnusedFor.String(),
+		detail := map[string]any{"origin": n.Origin, "services": services, "networks": networks}
+		if !out.ExpiresAt.IsZero() {
+			detail["expires_at"] = out.ExpiresAt
+		}
+		if n.ExpiresUnusedFor > 0 {
+			detail["expires_unused_for"] = n.ExpiresUnusedFor.String()
 		}
 		if n.ExemptWhy != "" {
 			detail["exempt_why"] = n.ExemptWhy

@@ -705,11 +705,12 @@ func (b *importing) addPasswords(ctx context.Context) error {
 	}
 	for i, a := range c.accounts {
 		r := b.n.Rows[c.rows[i]].AppPassword
+		detail := map[string]any{"origin": auth.Imported, "source": b.n.Source, "services": nonNilList(r.Services), "networks": strings.Fields(c.networks[i])}
+		if !r.ExpiresAt.IsZero() {
+			detail["expires_at"] = r.ExpiresAt
+		}
 		b.events = append(b.events, event{kind: eventAppPasswordCreated, actor: b.n.By, accountID: a.id, login: a.login,
-			appPasswordID: made[place{a.id, c.importKey[i]}], label: c.labels[i], detail: map[string]any{
-				"origin": auth.Imported, "source": b.n.Source, "services": nonNilList(r.Services), "networks": strings.Fields(c.networks[i]),
-				"expires_at": r.ExpiresAt, "expires_unused_for": "0s",
-			}})
+			appPasswordID: made[place{a.id, c.importKey[i]}], label: c.labels[i], detail: detail})
 	}
 	return nil
 }

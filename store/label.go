@@ -142,12 +142,18 @@ func changeScope(ctx context.Context, tx *sql.Tx, a lockedAccount, p auth.AppPas
 	expires := p.ExpiresAt
 	if c.ExpiresAt != nil && !c.ExpiresAt.Equal(expires) {
 		expires = *c.ExpiresAt
-		detail["expires_at"] = expires
+		detail["expires_at"] = nil // never, from now on
+		if !expires.IsZero() {
+			detail["expires_at"] = expires
+		}
 	}
 	unused := p.ExpiresUnusedFor
 	if c.ExpiresUnusedFor != nil && *c.ExpiresUnusedFor != unused {
 		unused = *c.ExpiresUnusedFor
-		detail["expires_unused_for"] = unused.String()
+		detail["expires_unused_for"] = nil
+		if unused > 0 {
+			detail["expires_unused_for"] = unused.String()
+		}
 	}
 	if len(detail) == 0 {
 		return nil
