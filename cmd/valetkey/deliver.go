@@ -33,10 +33,22 @@ func (d *delivery) flags(cmd *cobra.Command) {
 	cmd.MarkFlagFilename("autoconfig", "xml")
 }
 
+var errQRForPeople = usageError{hinted{errors.New("--qr draws for people, --json prints for programs"), "leave one of them out"}}
+
+// drawQR draws a secret below what was printed.
+func (a *app) drawQR(secret string) {
+	if a.terminal {
+		fmt.Fprintln(a.out)
+	}
+	if err := printQR(a.out, secret); err != nil {
+		fmt.Fprintln(a.err, "valetkey:", err)
+	}
+}
+
 // prepare asks for what the files need and opens them, before there is a secret that could be lost. Call [delivery.abandon] in the end.
 func (d *delivery) prepare(cmd *cobra.Command, a *app, login string, n *admin.NewAppPassword) error {
 	if d.qr && a.json {
-		return usageError{hinted{errors.New("--qr draws for people, --json prints for programs"), "leave one of them out"}}
+		return errQRForPeople
 	}
 	if d.mobileconfig == "" && d.autoconfig == "" {
 		return nil
@@ -120,12 +132,7 @@ func (d *delivery) answer(c admin.Created) created {
 // tell draws the QR code, and says on a terminal which files there are: elsewhere the secret is alone on its line.
 func (d *delivery) tell(a *app, c admin.Created) {
 	if d.qr {
-		if a.terminal {
-			fmt.Fprintln(a.out)
-		}
-		if err := printQR(a.out, c.Secret); err != nil {
-			fmt.Fprintln(a.err, "valetkey:", err)
-		}
+		a.drawQR(c.Secret)
 	}
 	for _, f := range d.files {
 		if !f.written || !a.terminal {

@@ -225,6 +225,7 @@ func (a *app) exclusive(cmd *cobra.Command, one, other string) {
 func (a *app) rotateCommand() *cobra.Command {
 	var n admin.Rotation
 	var keep string
+	var qr bool
 	cmd := &cobra.Command{
 		Use:   "rotate [LOGIN] LABEL",
 		Short: "Give an app password a new secret and print it, once",
@@ -247,12 +248,18 @@ A user of the machine who has no role leaves LOGIN out, for an app password of h
 				}
 				n.KeepOldUntil = &t
 			}
+			if qr && a.json {
+				return errQRForPeople
+			}
 			login, rest := splitOwn(given, 2)
 			r, err := a.client().Rotate(cmd.Context(), login, rest[0], n)
 			if err != nil {
 				return ownError(cmd, login, "LABEL", err)
 			}
 			return a.print(r, func() {
+				if qr {
+					defer a.drawQR(r.Secret)
+				}
 				if !a.terminal {
 					fmt.Fprintln(a.out, r.Secret)
 					return
@@ -268,6 +275,7 @@ A user of the machine who has no role leaves LOGIN out, for an app password of h
 		},
 	}
 	cmd.Flags().StringVar(&keep, "keep-old-until", "", "`WHEN` the old secret ends at the latest: 2027-12-31 (end of that day), 30d, 12h, or a time as in RFC 3339")
+	cmd.Flags().BoolVar(&qr, "qr", false, "draw the secret as a QR code too, for the camera of a phone")
 	cmd.Flags().BoolVar(&n.EndOld, "end-old", false, "the old secret ends now")
 	a.exclusive(cmd, "keep-old-until", "end-old")
 	return cmd
