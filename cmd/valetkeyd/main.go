@@ -164,11 +164,8 @@ func run(ctx context.Context, flags config.Flags, cfg *config.Config, stderr io.
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	survivePipes()
 	defer signal.Stop(signals)
-	// A log reader that went away must not end the daemon. Caught and not ignored: what is ignored, also by whoever started the daemon (systemd does
-	// so), stays ignored in every program that the daemon starts, and a shell script among them would write into closed pipes for ever.
-	pipes := make(chan os.Signal, 1)
-	signal.Notify(pipes, syscall.SIGPIPE) // until the end: the last lines are written after this function
 
 	d, err := start(ctx, flags, cfg, level, log)
 	if err != nil {

@@ -156,7 +156,7 @@ func run(ctx context.Context, argv []string, environment []string, input []byte,
 	pid := cmd.Process.Pid
 
 	var wg sync.WaitGroup
-	wg.Go(func() { // a program that does not read its input loses it, and that is all: SIGPIPE is the daemon's to ignore
+	wg.Go(func() { // a program that does not read its input loses it, and that is all: SIGPIPE does not end the daemon
 		_, _ = inW.Write(input)
 		inW.Close()
 	})
