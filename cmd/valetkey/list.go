@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -65,8 +67,17 @@ var long = map[string]string{"long": "true"}
 // firstPage is small, so that something is to be seen soon.
 const firstPage = 100
 
+// frugal makes the garbage collector keep a long run small: the default lets garbage grow to as much as what is live, and beyond while
+// the machine is busy. A page is a megabyte or two, whatever the number of pages, and collecting it costs little beside the asking.
+func frugal() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(25)
+	}
+}
+
 // find yields what the filter means, page by page, at most limit of them unless it is 0. It keeps one page.
 func (a *app) find(ctx context.Context, f admin.Filter, order string, limit int) iter.Seq2[admin.Found, error] {
+	frugal()
 	return func(yield func(admin.Found, error) bool) {
 		size, after := firstPage, ""
 		for {
@@ -141,7 +152,7 @@ Without --sort, --unused-for lists the longest unused first. Sorting by last use
 			case asCSV:
 				out = newCSVListing(a.out)
 			case asLines:
-				out = lineListing{a.out}
+				out = &lineListing{out: a.out}
 			case a.json:
 				out = &documentListing{out: a.out}
 			default:
@@ -278,10 +289,12 @@ type documentListing struct {
 	out    io.Writer
 	before string // members of the document before the list
 	n      int
+	b      bytes.Buffer // of a page
 }
 
 func (l *documentListing) page(list []admin.AppPassword) error {
-	var b bytes.Buffer
+	b := &l.b
+	b.Reset()
 	if l.n == 0 {
 		b.WriteString("{\n" + l.before + "  \"app_passwords\": [")
 	}
@@ -332,10 +345,14 @@ func jsonText(v any, prefix string) ([]byte, error) {
 }
 
 // lineListing writes one JSON object a line.
-type lineListing struct{ out io.Writer }
+type lineListing struct {
+	out io.Writer
+	b   bytes.Buffer // of a page
+}
 
-func (l lineListing) page(list []admin.AppPassword) error {
-	var b bytes.Buffer
+func (l *lineListing) page(list []admin.AppPassword) error {
+	b := &l.b
+	b.Reset()
 	for _, x := range list {
 		text, err := jsonText(x, "")
 		if err != nil {
@@ -348,8 +365,8 @@ func (l lineListing) page(list []admin.AppPassword) error {
 	return err
 }
 
-func (l lineListing) end() error   { return nil }
-func (l lineListing) people() bool { return false }
+func (l *lineListing) end() error   { return nil }
+func (l *lineListing) people() bool { return false }
 
 // csvListing writes CSV (RFC 4180).
 type csvListing struct {

@@ -61,6 +61,9 @@ type app struct {
 	inTerminal bool
 	socket     string
 	json       bool
+
+	asks  *admin.Client // nil: nothing was asked yet
+	asked string        // the socket of it
 }
 
 // usageError is a mistake on the command line.
@@ -134,7 +137,13 @@ func (a *app) explain(err error) (code int, hint string) {
 // callTimeout bounds a whole command, or each call of one that is marked long.
 const callTimeout = 60 * time.Second
 
-func (a *app) client() *admin.Client { return admin.NewClient(a.socket) }
+// client is one for all calls, which go over one connection.
+func (a *app) client() *admin.Client {
+	if a.asks == nil || a.asked != a.socket { // the doctor may find another one
+		a.asks, a.asked = admin.NewClient(a.socket), a.socket
+	}
+	return a.asks
+}
 
 func (a *app) command() *cobra.Command {
 	socket := os.Getenv("VALETKEY_SOCKET")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"maps"
 	"os"
@@ -22,7 +23,8 @@ type table struct {
 	limit int // columns of the terminal; 0: no limit
 	lines int // the same of a list, whose values may take several lines
 	rows  [][]string
-	width []int // natural ones, of everything so far
+	width []int // natural ones, of everything so far: columns of a later page may be wider, never narrower
+	text  bytes.Buffer
 }
 
 func (a *app) table(header ...string) *table {
@@ -52,7 +54,7 @@ func (t *table) print() error {
 		}
 	}
 	columns := fit(t.width, t.limit)
-	var text strings.Builder
+	t.text.Reset()
 	for _, r := range t.rows {
 		var line strings.Builder
 		for i, c := range r {
@@ -72,11 +74,12 @@ func (t *table) print() error {
 			indent = strings.Repeat(" ", columns[0]+2)
 		}
 		for _, l := range wrap(s, indent, t.lines) {
-			text.WriteString(l + "\n")
+			t.text.WriteString(l + "\n")
 		}
 	}
-	t.rows = nil
-	_, err := io.WriteString(t.out, text.String())
+	clear(t.rows)
+	t.rows = t.rows[:0]
+	_, err := t.out.Write(t.text.Bytes())
 	return err
 }
 

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
+	"time"
 )
 
 // Client talks to a daemon's admin socket.
@@ -26,6 +28,7 @@ func NewClient(socket string) *Client {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
 		},
+		IdleConnTimeout: 30 * time.Second, // before the server ends it, so that no call meets that
 	}}}
 }
 
@@ -52,30 +55,36 @@ type RefusedError struct {
 // Error is the daemon's message.
 func (e *RefusedError) Error() string { return e.Message }
 
+// answers are buffers for the bodies of answers. Who reads a long list makes a thousand calls, and the next page takes the place of the last
+// one instead of growing a new buffer.
+var answers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	text, err := c.send(ctx, method, path, query, in)
-	if err != nil || out == nil {
+	text := answers.Get().(*bytes.Buffer)
+	defer answers.Put(text) // nothing that is decoded shares its bytes
+	text.Reset()
+	if err := c.send(ctx, method, path, query, in, text); err != nil || out == nil {
 		return err
 	}
-	if err := json.Unmarshal(text, out); err != nil {
+	if err := json.Unmarshal(text.Bytes(), out); err != nil {
 		return &UnreachableError{c.socket, errors.New("its answer is not what this version understands")}
 	}
 	return nil
 }
 
-// send makes a call and returns the body of its success.
-func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) ([]byte, error) {
+// send makes a call and appends the body of its success.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any, text *bytes.Buffer) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		body = bytes.NewReader(b)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://valetkeyd"+path+"?"+query.Encode(), body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	answer, err := c.http.Do(r)
 	if err != nil {
@@ -87,21 +96,20 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		if errors.As(err, &op) {
 			err = op.Err // without the address, which UnreachableError names
 		}
-		return nil, &UnreachableError{c.socket, err}
+		return &UnreachableError{c.socket, err}
 	}
 	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
-	if err != nil {
-		return nil, &UnreachableError{c.socket, err}
+	if _, err := text.ReadFrom(io.LimitReader(answer.Body, 16<<20)); err != nil {
+		return &UnreachableError{c.socket, err}
 	}
 	if answer.StatusCode/100 != 2 {
 		var p Problem
-		if err := json.Unmarshal(text, &p); err != nil || p.Error.Message == "" {
-			return nil, &UnreachableError{c.socket, fmt.Errorf("it answers HTTP status %d: is it valetkeyd?", answer.StatusCode)}
+		if err := json.Unmarshal(text.Bytes(), &p); err != nil || p.Error.Message == "" {
+			return &UnreachableError{c.socket, fmt.Errorf("it answers HTTP status %d: is it valetkeyd?", answer.StatusCode)}
 		}
-		return nil, &RefusedError{answer.StatusCode, p.Error}
+		return &RefusedError{answer.StatusCode, p.Error}
 	}
-	return text, nil
+	return nil
 }
 
 // ask makes a call whose answer is a T.
@@ -241,5 +249,7 @@ func (c *Client) CheckEnrolment(ctx context.Context, login string, fresh bool) (
 
 // CPUProfile records how the daemon spends its time, for whole seconds, in the format of go tool pprof.
 func (c *Client) CPUProfile(ctx context.Context, seconds int) ([]byte, error) {
-	return c.send(ctx, "GET", "/v1/debug/cpu-profile", url.Values{"seconds": {strconv.Itoa(seconds)}}, nil)
+	var profile bytes.Buffer
+	err := c.send(ctx, "GET", "/v1/debug/cpu-profile", url.Values{"seconds": {strconv.Itoa(seconds)}}, nil, &profile)
+	return profile.Bytes(), err
 }
