@@ -744,7 +744,7 @@ func TestMigrateBesideBackup(t *testing.T) {
 	if err := backup.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil || strings.Contains(log.String(), "waits for a lock") {
+	if err := <-done; err != nil || strings.Contains(log.String(), "could not have a lock") {
 		t.Errorf("Migrate = %v, logged %q, want it done without another try", err, log.String())
 	}
 	var timeout string

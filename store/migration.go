@@ -20,7 +20,7 @@ var migrationFiles embed.FS
 
 const (
 	// schemaTarget is the version of the newest file in migrations.
-	schemaTarget = 11
+	schemaTarget = 12
 
 	versionTable = "valetkey_migrations"
 
@@ -50,6 +50,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	db := sql.OpenDB(c)
 	defer db.Close()
 	db.SetMaxOpenConns(2)
+	db.SetMaxIdleConns(0) // a file that failed half-way has left its settings in its connection
 
 	for try := 1; ; try++ {
 		version, err := schemaVersion(ctx, db)
@@ -67,10 +68,10 @@ func (s *Store) Migrate(ctx context.Context) error {
 				return nil
 			}
 		}
-		if try == migrationTries || pq.As(err, pqerror.LockNotAvailable) == nil {
+		if try == migrationTries || pq.As(err, pqerror.LockNotAvailable) == nil && !isConflict(err) {
 			return failed("migrate the database", err)
 		}
-		s.log.Warn("migration waits for a lock in the database, trying again", "try", try)
+		s.log.Warn("migration could not have a lock in the database, trying again", "try", try)
 		select {
 		case <-time.After(migrationPause):
 		case <-ctx.Done():

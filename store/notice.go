@@ -189,7 +189,7 @@ func (s *Store) PurgeNotices(ctx context.Context, maxAge time.Duration) (tooOld 
 WITH late AS (
 	UPDATE notices SET done_at = now(), outcome = 'too_old' WHERE id IN (
 		SELECT id FROM notices WHERE done_at IS NULL AND created_at < now() - make_interval(secs => $1) AND due_at <= now()
-		ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)
+		ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 	RETURNING id
 ), gone AS (
 	DELETE FROM notices WHERE id IN (
@@ -208,7 +208,7 @@ func (s *Store) NoticeQueue(ctx context.Context) (auth.NoticeQueue, error) {
 	var outcomes []byte
 	err := s.db.QueryRowContext(ctx, `SELECT
 		(SELECT count(*) FROM (SELECT FROM notices WHERE done_at IS NULL LIMIT 10000) w),
-		(SELECT created_at FROM notices WHERE done_at IS NULL ORDER BY id LIMIT 1),
+		(SELECT created_at FROM notices WHERE done_at IS NULL ORDER BY created_at LIMIT 1),
 		ARRAY(SELECT DISTINCT target FROM notice_targets WHERE seen_at > now() - interval '1 day' ORDER BY 1),
 		(SELECT COALESCE(jsonb_object_agg(outcome, n), '{}') FROM (
 			SELECT outcome, count(*) AS n FROM notices WHERE done_at > now() - interval '1 day' GROUP BY outcome) o)`).

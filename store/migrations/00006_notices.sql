@@ -1,6 +1,12 @@
 -- Expand-only: a later migration adds, and removes one release after nothing uses a thing any more (U1 of the test plan).
 
 -- +goose Up
+-- The end that its owner was told of. A column without a default: no row is rewritten. Its index is in a migration of its own.
+--
+-- First, since it takes the strongest lock: the foreign key below takes a weaker one on the same table, and who waits to strengthen a lock
+-- dead-locks with whoever has read and is about to write.
+ALTER TABLE app_passwords ADD COLUMN expiry_told_for timestamptz;
+
 -- Who wants to be told of what: a row for each daemon and each thing that it tells ('mail', 'hook:NAME'). The daemon renews it, so
 -- that what a daemon wanted that is gone for good is forgotten after a day.
 CREATE TABLE notice_targets (
@@ -41,9 +47,6 @@ CREATE TABLE app_password_networks (
     used_at         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (app_password_id, network)
 );
-
--- The end that its owner was told of. A column without a default: no row is rewritten. Its index is in a migration of its own.
-ALTER TABLE app_passwords ADD COLUMN expiry_told_for timestamptz;
 
 -- A trigger rather than a statement beside each that adds an event: so no event is forgotten, nor one of an older program that
 -- serves beside this one, and the notice is there if and only if the event is.
