@@ -19,7 +19,7 @@ const (
 	// maxTombstones is how many revoked and expired ones are kept, so that what a login reads is bounded.
 	maxTombstones = 1000
 	// maxListed is how many app passwords are listed. Each live one may have an old secret beside the new one.
-	maxListed = 2*maxLive + maxTombstones
+	maxListed = 2*maxLive + maxTombstones + auth.MaxImportedEver
 )
 
 // counted is true of the app passwords that count towards the limit of their account: what is live, but for old secrets that are about
@@ -193,10 +193,11 @@ func releaseLabels(ctx context.Context, tx *sql.Tx, accountID int64) error {
 	return err
 }
 
-// dropOldTombstones deletes the oldest tombstones of the account beyond maxTombstones. The audit log still tells of them.
+// dropOldTombstones deletes the oldest tombstones of the account beyond maxTombstones. The audit log still tells of them. Those that were
+// imported stay: by them the next import knows what it must not bring back. They are [auth.MaxImportedEver] at most.
 func dropOldTombstones(ctx context.Context, tx *sql.Tx, accountID int64) error {
 	_, err := tx.ExecContext(ctx, `DELETE FROM app_passwords WHERE id IN (SELECT id FROM app_passwords
-		WHERE account_id = $1 AND (revoked_at IS NOT NULL OR `+expired+`) ORDER BY id DESC OFFSET $2)`, accountID, maxTombstones)
+		WHERE account_id = $1 AND import_key IS NULL AND (revoked_at IS NOT NULL OR `+expired+`) ORDER BY id DESC OFFSET $2)`, accountID, maxTombstones)
 	return err
 }
 

@@ -223,3 +223,24 @@ func TestReplacePHC(t *testing.T) {
 		t.Errorf("%d are upgraded and %d wait (%v), want 1 and 1", upgraded, waiting, err)
 	}
 }
+
+// What was taken over and revoked here does not come back with the next import, however many others have been revoked since.
+func TestImportAfterManyTombstones(t *testing.T) {
+	s, url := storetest.New(t)
+	db := storetest.DB(t, url)
+	row := importedRow("carol", "5", "x")
+	doImport(t, s, auth.Import{Rows: []auth.ImportRow{row}})
+	if _, err := s.RevokeAppPassword(t.Context(), "carol", "x", "stolen", "root"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`INSERT INTO app_passwords (account_id, label, label_key, holds_label, phc, origin, created_by, revoked_at)
+		SELECT id, 'old', 'old', false, $1, 'generated', 'root', now() FROM accounts, generate_series(1, 1100) WHERE login = 'carol'`, phc); err != nil {
+		t.Fatal(err)
+	}
+	addAppPassword(t, s, "carol", "new", tag(1, 1)) // drops what is too much
+	var kept int
+	if err := db.QueryRow("SELECT count(*) FROM app_passwords WHERE revoked_at IS NOT NULL").Scan(&kept); err != nil || kept > 1000+auth.MaxImportedEver {
+		t.Errorf("%d tombstones are kept (%v)", kept, err)
+	}
+	wantOutcomes(t, doImport(t, s, auth.Import{Rows: []auth.ImportRow{row}}), `password=skipped label="x" why="it was taken over before and has been revoked here since"`)
+}

@@ -159,7 +159,8 @@ func (s *Store) SentNotices(ctx context.Context, n auth.Notice) (account, all in
 }
 
 // TellExpiries writes an event for each live app password that ends within this time and of whose end nobody was told yet, once
-// for all daemons. One whose whole life is shorter gives no cause: its owner was told of the end when it was made.
+// for all daemons. One whose whole life is shorter gives no cause: its owner was told of the end when it was made. So it is with what is left
+// to an old secret after a rotation.
 func (s *Store) TellExpiries(ctx context.Context, within time.Duration) (told int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
@@ -171,11 +172,11 @@ WITH due AS (
 	ORDER BY expires_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
 ), told AS (
 	UPDATE app_passwords p SET expiry_told_for = p.expires_at FROM due WHERE p.id = due.id
-	RETURNING p.id, p.account_id, p.label, p.expires_at, p.created_at
+	RETURNING p.id, p.account_id, p.label, p.expires_at, COALESCE(p.replaced_at, p.created_at) AS since
 ), written AS (
 	INSERT INTO events (kind, actor, account_id, login, app_password_id, label, detail)
 	SELECT $2, '', a.id, a.login, t.id, t.label, jsonb_build_object('expires_at', t.expires_at)
-	FROM told t JOIN accounts a ON a.id = t.account_id WHERE t.expires_at - t.created_at > make_interval(secs => $1)
+	FROM told t JOIN accounts a ON a.id = t.account_id WHERE t.expires_at - t.since > make_interval(secs => $1)
 )
 SELECT count(*) FROM told`, within.Seconds(), eventAppPasswordExpiresSoon).Scan(&told)
 	return told, failed("look for app passwords that end soon", err)

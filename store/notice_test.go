@@ -309,6 +309,32 @@ func TestTellExpiries(t *testing.T) {
 	want(t, "moved", told(t, s, "mail"), "expires_soon alice/soon")
 }
 
+// Of a secret that was rotated the user was told the end when it was, as of one that lives for a short time.
+func TestTellExpiriesOfRotated(t *testing.T) {
+	s, url := storetest.New(t)
+	db := storetest.DB(t, url)
+	register(t, s, "one", auth.NoticeTarget{Name: "mail", Kinds: []auth.NoticeKind{auth.NoticeExpiresSoon}})
+	addAccount(t, s, "alice")
+	for i, label := range []string{"week", "quarter"} {
+		addAppPassword(t, s, "alice", label, tag(1, uint16(i+1)))
+		if _, err := db.ExecContext(t.Context(), "UPDATE app_passwords SET created_at = now() - interval '90 days'"); err != nil {
+			t.Fatal(err)
+		}
+		keep := time.Now().Add(time.Duration(i*80+7) * 24 * time.Hour)
+		if _, _, err := s.RotateAppPassword(t.Context(), "alice", label, auth.Rotation{PHC: phc, Tag: *tag(1, uint16(i+11)), KeepOldUntil: keep, By: "admin"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.ExecContext(t.Context(), `UPDATE app_passwords SET expires_at = expires_at - interval '80 days', replaced_at = replaced_at - interval '80 days'
+		WHERE label = 'quarter' AND replaced_at IS NOT NULL`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.TellExpiries(t.Context(), 14*24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "after rotations", told(t, s, "mail"), "expires_soon alice/quarter")
+}
+
 // The table is bounded, and an event is written all the same.
 func TestNoticesAreBounded(t *testing.T) {
 	s, url := storetest.New(t)
