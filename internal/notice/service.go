@@ -79,7 +79,8 @@ const (
 	cleanEvery    = time.Minute
 	firstWait     = 5 * time.Second // before the second try; then twice as long each time
 	lastWait      = 15 * time.Minute
-	limitWait     = 5 * time.Minute // of a mail that is one too many
+	limitWait     = 5 * time.Minute // of a mail that is one too many for its user
+	siteWait      = time.Minute     // of all, if there are too many for the site
 	perTarget     = 2               // at work for a target at a time
 	mailTries     = 200             // at most; age ends it before
 	hookTries     = 8
@@ -99,7 +100,7 @@ type Service struct {
 	mu      sync.Mutex
 	config  *Config
 	busy    map[string]int // by target
-	holdTo  time.Time      // no mail is tried before: the server is not there
+	holdTo  time.Time      // no mail is tried before: the server is not there, or took as many as it may
 	holdFor time.Duration
 	failing map[string]bool // targets whose last try failed, for the log
 	totals  map[string]int64
@@ -316,7 +317,13 @@ func (s *Service) mail(ctx context.Context, m *Mail, n auth.Notice, e Event) {
 	case same && n.Kind == auth.NoticeRevokedUse: // a forgotten device tries every few minutes for years
 		s.finish(n, Repeated)
 		return
-	case account >= m.PerAccount, all >= m.PerHour:
+	case all >= m.PerHour:
+		s.mu.Lock()
+		s.holdTo = time.Now().Add(siteWait)
+		s.mu.Unlock()
+		s.postpone(n, siteWait, false)
+		return
+	case account >= m.PerAccount:
 		s.postpone(n, limitWait, false)
 		return
 	}

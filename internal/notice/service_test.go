@@ -387,6 +387,7 @@ func TestMails(t *testing.T) {
 	o.sent = [3]int{}
 	o.mu.Unlock()
 	o.pass()
+	s.Configure(Config{Mail: mailing(t, server.Addr().String())}) // the limit is looked at again
 	until(t, "then it is sent", func() bool { return o.outcome(tooMuch) == Sent })
 
 	s.Configure(Config{}) // nobody is told any more
@@ -397,6 +398,29 @@ func TestMails(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "hunter2") {
 		t.Error("the log holds the password of the mail server")
+	}
+}
+
+// Beyond the site's limit the mails stay where they are: turning all of them over, again and again, would keep the database busy.
+func TestSiteLimitHolds(t *testing.T) {
+	server := newSMTP(t, "127.0.0.1:0", func(string) string { return "" })
+	o := newOutbox()
+	o.sent = [3]int{0, 100, 0}
+	var ids []int64
+	for range 200 {
+		ids = append(ids, o.add("mail", notice(auth.NoticeCreated, "phone", nil)))
+	}
+	running(t, o, Config{Mail: mailing(t, server.Addr().String()), Hooks: []Hook{hook("good", script(t, "exit 0"))}})
+	for range 5 { // so that the outbox was asked so often
+		id := o.add("hook:good", notice(auth.NoticeRevoked, "phone", nil))
+		until(t, "a hook is run meanwhile", func() bool { return o.outcome(id) == Sent })
+	}
+	turned := 0
+	for _, id := range ids {
+		turned += len(o.waited(id))
+	}
+	if turned == 0 || turned > perTarget {
+		t.Errorf("%d mails were taken and put back, want 1 to %d", turned, perTarget)
 	}
 }
 
