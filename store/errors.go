@@ -27,7 +27,7 @@ func failed(what string, err error) error {
 		return nil
 	}
 	for _, sentinel := range []error{auth.ErrNoAccount, auth.ErrLoginTaken, auth.ErrNoLabel, auth.ErrLabelTaken,
-		auth.ErrTagTaken, auth.ErrLimit, auth.ErrRevoked, auth.ErrExpired, auth.ErrLastScope, auth.ErrNoScope, auth.ErrScopes, auth.ErrBadCursor, auth.ErrNoGroup, auth.ErrGroupTaken, auth.ErrGroupLimit, auth.ErrNotPerson,
+		auth.ErrTagTaken, auth.ErrLimit, auth.ErrRevoked, auth.ErrExpired, auth.ErrLastScope, auth.ErrNoScope, auth.ErrScopes, auth.ErrBadCursor, auth.ErrNoGroup, auth.ErrGroupTaken, auth.ErrGroupLimit, auth.ErrNotPerson, auth.ErrNoNotice,
 		auth.ErrShuttingDown, auth.ErrOverloaded} {
 		if errors.Is(err, sentinel) {
 			return sentinel

@@ -27,6 +27,8 @@ const (
 	eventExemptionEnded     = "app_password.exemption_ended"
 	eventLoginRejected      = "login.rejected" // of a login whose password matched
 
+	eventNoticeTested = "notice.tested"
+
 	eventAppPasswordFirstUsed   = "app_password.first_used"
 	eventAppPasswordNewNetwork  = "app_password.new_network"  // written only while somebody wants to be told
 	eventAppPasswordExpiresSoon = "app_password.expires_soon" // the same

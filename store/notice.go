@@ -121,14 +121,15 @@ func scanNotice(row interface{ Scan(...any) error }) (auth.Notice, error) {
 
 // FinishNotice ends a notice with an outcome: "sent", or why it was not. [auth.ErrLeaseLost] means that the lease ended before.
 func (s *Store) FinishNotice(ctx context.Context, n auth.Notice, outcome string) error {
-	return s.changeNotice(ctx, "finish a notice", "UPDATE notices SET done_at = now(), outcome = $3 WHERE id = $1 AND tries = $2 AND done_at IS NULL",
-		n.ID, n.Tries, outcome)
+	return s.changeNotice(ctx, "finish a notice", "UPDATE notices SET done_at = now(), outcome = $3, problem = NULLIF($4, '') WHERE id = $1 AND tries = $2 AND done_at IS NULL",
+		n.ID, n.Tries, outcome, auth.Clip(n.Problem, auth.MaxNoticeProblem))
 }
 
 // PostponeNotice gives a notice back, to be taken again after a while. counted tells whether this was a try.
 func (s *Store) PostponeNotice(ctx context.Context, n auth.Notice, wait time.Duration, counted bool) error {
-	return s.changeNotice(ctx, "postpone a notice", `UPDATE notices SET due_at = now() + make_interval(secs => $3), tries = tries - CASE WHEN $4 THEN 0 ELSE 1 END
-		WHERE id = $1 AND tries = $2 AND done_at IS NULL`, n.ID, n.Tries, wait.Seconds(), counted)
+	return s.changeNotice(ctx, "postpone a notice", `UPDATE notices SET due_at = now() + make_interval(secs => $3), tries = tries - CASE WHEN $4 THEN 0 ELSE 1 END,
+		problem = COALESCE(NULLIF($5, ''), problem) WHERE id = $1 AND tries = $2 AND done_at IS NULL`,
+		n.ID, n.Tries, wait.Seconds(), counted, auth.Clip(n.Problem, auth.MaxNoticeProblem))
 }
 
 func (s *Store) changeNotice(ctx context.Context, what, statement string, args ...any) error {

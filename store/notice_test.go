@@ -353,3 +353,46 @@ func TestNoticesAreBounded(t *testing.T) {
 		t.Errorf("%d events (%v), want 3", events, err)
 	}
 }
+
+// A test goes the way of a real notice, to the one target, and is told from one.
+func TestTestNotice(t *testing.T) {
+	s, url := storetest.New(t)
+	db, ctx := storetest.DB(t, url), t.Context()
+	register(t, s, "one", auth.NoticeTarget{Name: "mail", Kinds: []auth.NoticeKind{auth.NoticeCreated, auth.NoticeRevoked}},
+		auth.NoticeTarget{Name: "hook:kick", Kinds: []auth.NoticeKind{auth.NoticeRevoked}})
+	register(t, s, "two", auth.NoticeTarget{Name: "mail", Kinds: []auth.NoticeKind{auth.NoticeCreated, auth.NoticeFirstUse}})
+	addAccount(t, s, "alice", "al")
+	if got, err := s.NoticeTargets(ctx); err != nil || fmt.Sprint(got) != "[{hook:kick [revoked]} {mail [created first_use revoked]}]" {
+		t.Errorf("NoticeTargets = %v, %v", got, err)
+	}
+	if _, err := s.TestNotice(ctx, "nobody", "mail", auth.NoticeCreated, "root"); !errors.Is(err, auth.ErrNoAccount) {
+		t.Errorf("TestNotice of nobody = %v, want ErrNoAccount", err)
+	}
+	for _, kind := range auth.NoticeKinds {
+		x, err := s.TestNotice(ctx, "al", "mail", kind, "root")
+		if err != nil || x.ID == 0 || x.Login != "alice" || x.Outcome != "" {
+			t.Fatalf("TestNotice(%s) = %+v, %v", kind, x, err)
+		}
+		taken, err := s.TakeNotices(ctx, []auth.NoticeSlots{{Target: "mail", Free: 5}, {Target: "hook:kick", Free: 5}}, time.Minute)
+		if err != nil || len(taken) != 1 || !taken[0].Test() || taken[0].ID != x.ID || taken[0].Kind != kind || taken[0].Account.Login != "alice" || taken[0].Actor != "root" {
+			t.Fatalf("taken %+v, %v, want the test of %s alone", taken, err, kind)
+		}
+		n := taken[0]
+		n.Problem = strings.Repeat("ä", 400)
+		if err := s.FinishNotice(ctx, n, "failed"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.NoticeTest(ctx, x.ID); err != nil || got.Outcome != "failed" || !strings.HasPrefix(n.Problem, got.Problem[:200]) || got.Target != "mail" || got.Kind != kind || got.Login != "alice" {
+			t.Errorf("NoticeTest = %+v, %v", got, err)
+		}
+	}
+	// Another notice is none of an admin's tests.
+	addAppPassword(t, s, "alice", "phone", tag(1, 1))
+	var id int64
+	if err := db.QueryRowContext(ctx, "SELECT max(id) FROM notices").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.NoticeTest(ctx, id); !errors.Is(err, auth.ErrNoNotice) {
+		t.Errorf("NoticeTest of a real one = %v, want ErrNoNotice", err)
+	}
+}

@@ -145,6 +145,8 @@ var whoMay = map[string]string{
 	"GET /v1/find/app-passwords":         "ahr",
 	"POST /v1/find/app-passwords/revoke": "a",
 	"POST /v1/import":                    "a",
+	"POST /v1/notice/test":               "a",
+	"GET /v1/notice/test":                "a",
 }
 
 func TestWhoMay(t *testing.T) {

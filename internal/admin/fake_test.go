@@ -27,6 +27,8 @@ type memory struct {
 	by       []string
 	history  history
 	imports  []auth.Import
+	targets  []auth.NoticeTarget
+	tests    []auth.NoticeTest
 	imported map[string]bool // import keys
 }
 

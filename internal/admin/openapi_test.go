@@ -228,7 +228,7 @@ var types = map[string]any{
 	"ImportOutcomes": ImportOutcomes{}, "ImportOutcome": ImportOutcome{},
 	"Whoami": Whoami{}, "OwnAccount": OwnAccount{}, "Status": Status{}, "Database": Database{}, "Listener": Listener{}, "Application": Application{}, "TLS": TLS{}, "Endpoint": Endpoint{},
 	"Event": Event{}, "Events": Events{}, "Why": Why{}, "WhyAppPassword": WhyAppPassword{}, "WhyAttempt": WhyAttempt{},
-	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},
+	"WhyThrottle": WhyThrottle{}, "WhySource": WhySource{}, "Notices": Notices{}, "NewNoticeTest": NewNoticeTest{}, "NoticeTest": NoticeTest{}, "MailSettings": MailSettings{}, "MailServer": MailServer{},
 	"Counters": auth.Counters{}, "Throttle": Throttle{}, "Directory": Directory{}, "Problem": Problem{}, "ProblemDetail": ProblemDetail{},
 }
 

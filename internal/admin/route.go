@@ -41,6 +41,7 @@ func (s *Server) routes() []route {
 		s.enrolmentRoutes(),
 		s.eventRoutes(),
 		s.mailRoutes(),
+		s.noticeRoutes(),
 		s.importRoutes(),
 	)
 }

@@ -130,6 +130,7 @@ var sentinels = []struct {
 	{auth.ErrGroupLimit, 409, ProblemDetail{"group_limit", fmt.Sprintf("a group has at most %d members, and a person is in at most %d groups", auth.MaxGroupMembers, auth.MaxGroups),
 		"what everybody may use needs no group"}},
 	{auth.ErrNotPerson, 409, ProblemDetail{"not_person", "a reader cannot be in a group", "valetkey reader list shows the readers"}},
+	{auth.ErrNoNotice, 404, ProblemDetail{"no_notice", "there is no such test of a notice", "a day after it was told, or given up, it is forgotten; valetkey events --kind notice.tested shows who made it"}},
 	{auth.ErrOverloaded, 503, ProblemDetail{"overloaded", "the daemon is too busy", "try again"}},
 }
 

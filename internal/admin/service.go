@@ -50,6 +50,10 @@ type Store interface {
 	RevokeAppPasswords(ctx context.Context, f auth.AppPasswordFilter, after string, limit int, why, by string) (auth.AppPasswordPage, error)
 
 	Import(ctx context.Context, n auth.Import) ([]auth.ImportOutcome, error)
+
+	NoticeTargets(ctx context.Context) ([]auth.NoticeTarget, error)
+	TestNotice(ctx context.Context, login, target string, kind auth.NoticeKind, by string) (auth.NoticeTest, error)
+	NoticeTest(ctx context.Context, id int64) (auth.NoticeTest, error)
 }
 
 // Upstream is a directory whose users may have app passwords although they have no account yet.

@@ -54,7 +54,31 @@ type Notice struct {
 	AccountID     int64
 	AppPasswordID int64
 	Account       *Account // as it is now, without groups; nil: deleted
+
+	Problem string // why this try failed; set by who finishes or postpones it, at most MaxNoticeProblem bytes
 }
+
+// MaxNoticeProblem bounds [Notice.Problem], in bytes, before what marks that it was cut.
+const MaxNoticeProblem = 500
+
+// Test reports whether nothing has happened: an admin tries whether notices arrive. Such a one is tried once.
+func (n *Notice) Test() bool {
+	test, _ := n.Detail["test"].(bool)
+	return test
+}
+
+// NoticeTest is a notice that an admin made to try a target, as it is now.
+type NoticeTest struct {
+	ID      int64
+	Kind    NoticeKind
+	Target  string
+	Login   string // canonical
+	Outcome string // empty: it waits, or is being told
+	Problem string // why it failed
+}
+
+// ErrNoNotice means that there is no such test of a notice, or not any more.
+var ErrNoNotice = errors.New("no such notice")
 
 // NoticeQueue is how the outbox is.
 type NoticeQueue struct {

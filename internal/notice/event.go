@@ -15,6 +15,7 @@ import (
 type Event struct {
 	ID    int64     `json:"id"` // of the audit log
 	Event string    `json:"event"`
+	Test  bool      `json:"test,omitempty"` // nothing has happened: an admin tries whether notices arrive
 	At    time.Time `json:"at"`
 	By    string    `json:"by,omitempty"` // who did it: a user of the machine; empty: a login did
 
@@ -47,7 +48,7 @@ func (e Event) Name() string {
 // event makes one of a notice.
 func event(n auth.Notice) Event {
 	e := Event{
-		ID: n.EventID, Event: string(n.Kind), At: n.At.UTC(), By: clean(n.Actor), Login: clean(n.Login), Label: clean(n.Label),
+		ID: n.EventID, Event: string(n.Kind), Test: n.Test(), At: n.At.UTC(), By: clean(n.Actor), Login: clean(n.Login), Label: clean(n.Label),
 		Why: text(n.Detail, "why"), Service: text(n.Detail, "service"), FrontEnd: text(n.Detail, "front_end"),
 		Address: text(n.Detail, "address"), Network: text(n.Detail, "network"), Services: texts(n.Detail, "services"), Networks: texts(n.Detail, "networks"),
 	}

@@ -285,7 +285,11 @@ func (s *Service) hook(ctx context.Context, h Hook, n auth.Notice, e Event) {
 		s.failed(n, err, 0)
 		return
 	}
-	output, err := run(ctx, h.Command, []string{"VALETKEY_EVENT=" + e.Event, "VALETKEY_LOGIN=" + e.Login, "VALETKEY_LABEL=" + e.Label}, append(input, '\n'), h.TimeLimit)
+	environment := []string{"VALETKEY_EVENT=" + e.Event, "VALETKEY_LOGIN=" + e.Login, "VALETKEY_LABEL=" + e.Label}
+	if e.Test {
+		environment = append(environment, "VALETKEY_TEST=1")
+	}
+	output, err := run(ctx, h.Command, environment, append(input, '\n'), h.TimeLimit)
 	if ctx.Err() != nil {
 		s.postpone(n, 0, false) // the daemon stops
 		return
@@ -369,7 +373,8 @@ func (s *Service) succeeded(n auth.Notice) {
 // failed tries again later, or gives up. Of a target that goes on failing one line is enough, until it works again.
 func (s *Service) failed(n auth.Notice, err error, tries int) {
 	_, forGood := errors.AsType[permanent](err)
-	giveUp := forGood || n.Tries >= tries
+	giveUp := forGood || n.Tries >= tries || n.Test() // of a test somebody waits for the outcome
+	n.Problem = auth.Clip(clean(err.Error()), auth.MaxNoticeProblem)
 	s.mu.Lock()
 	known := s.failing[n.Target]
 	if !forGood {
@@ -381,7 +386,7 @@ func (s *Service) failed(n auth.Notice, err error, tries int) {
 		level = slog.LevelDebug
 	}
 	s.log.Log(context.Background(), level, "a notice could not be told", "target", n.Target, "event", n.EventID, "kind", string(n.Kind), "try", n.Tries,
-		"given_up", giveUp, auth.Quoted("cause", clean(err.Error())))
+		"given_up", giveUp, auth.Quoted("cause", n.Problem))
 	if giveUp {
 		s.finish(n, Failed)
 		return

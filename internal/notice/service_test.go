@@ -26,6 +26,7 @@ type outbox struct {
 	waiting  []*auth.Notice
 	leased   map[int64]*auth.Notice
 	outcomes map[int64]string
+	problems map[int64]string
 	waits    map[int64][]time.Duration
 	targets  []auth.NoticeTarget
 	held     map[int64]bool // postponed, until pass
@@ -36,7 +37,7 @@ type outbox struct {
 }
 
 func newOutbox() *outbox {
-	return &outbox{leased: map[int64]*auth.Notice{}, outcomes: map[int64]string{}, waits: map[int64][]time.Duration{}, held: map[int64]bool{}}
+	return &outbox{leased: map[int64]*auth.Notice{}, outcomes: map[int64]string{}, problems: map[int64]string{}, waits: map[int64][]time.Duration{}, held: map[int64]bool{}}
 }
 
 func (o *outbox) add(target string, n auth.Notice) int64 {
@@ -83,7 +84,7 @@ func (o *outbox) FinishNotice(_ context.Context, n auth.Notice, outcome string) 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.leased, n.ID)
-	o.outcomes[n.ID] = outcome
+	o.outcomes[n.ID], o.problems[n.ID] = outcome, n.Problem
 	return nil
 }
 
@@ -398,6 +399,48 @@ func TestMails(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "hunter2") {
 		t.Error("the log holds the password of the mail server")
+	}
+}
+
+// A test is marked wherever it arrives, and tried once: somebody waits for the outcome.
+func TestTests(t *testing.T) {
+	server := newSMTP(t, "127.0.0.1:0", func(line string) string {
+		if strings.Contains(line, "grey@") {
+			return "451 4.7.1 later"
+		}
+		return ""
+	})
+	o, out := newOutbox(), filepath.Join(t.TempDir(), "out")
+	running(t, o, Config{Mail: mailing(t, server.Addr().String()), Hooks: []Hook{
+		hook("good", script(t, `{ cat; env; } > "$1"`), out), hook("bad", script(t, "echo no such user; exit 67"))}})
+	test := func(address string) auth.Notice {
+		n := notice(auth.NoticeCreated, "test", map[string]any{"test": true})
+		n.Account.Attributes["mail"] = []string{address}
+		return n
+	}
+	for _, tt := range []struct {
+		target, address, outcome, problem string
+	}{
+		{"mail", "alice@example.org", Sent, ""},
+		{"mail", "grey@example.org", Failed, `451 "4.7.1 later"`},
+		{"hook:good", "alice@example.org", Sent, ""},
+		{"hook:bad", "alice@example.org", Failed, "it ended with exit code 67 and said: no such user"},
+	} {
+		id := o.add(tt.target, test(tt.address))
+		until(t, tt.target+" has an outcome", func() bool { return o.outcome(id) != "" })
+		o.mu.Lock()
+		problem := o.problems[id]
+		o.mu.Unlock()
+		if got := o.outcome(id); got != tt.outcome || problem != tt.problem || len(o.waited(id)) > 0 {
+			t.Errorf("a test to %s at %s: %q with the problem %q, want %q and %q at once", tt.address, tt.target, got, problem, tt.outcome, tt.problem)
+		}
+	}
+	if got, _ := os.ReadFile(out); !strings.Contains(string(got), `"test":true`) || !strings.Contains(string(got), "VALETKEY_TEST=1\n") {
+		t.Errorf("the hook got %s", got)
+	}
+	_, subject, body := letter(t, []byte(server.got()[0].data))
+	if !strings.HasPrefix(subject, "[Test] ") || !strings.HasPrefix(body, "This is a test by root whether notices arrive. Nothing has happened.\n\n") {
+		t.Errorf("the mail is not marked: %q, %q", subject, body)
 	}
 }
 
