@@ -53,9 +53,10 @@ func (s *Store) TestNotice(ctx context.Context, login, target string, kind auth.
 			return err
 		}
 		test.Login = a.login
+		// Before all that waits: somebody looks on.
 		return tx.QueryRowContext(ctx, `WITH e AS (
 				INSERT INTO events (kind, actor, account_id, login, label, detail) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id)
-			INSERT INTO notices (event_id, kind, target, account_id) SELECT e.id, $7, $8, $3 FROM e RETURNING id`,
+			INSERT INTO notices (event_id, kind, target, account_id, due_at) SELECT e.id, $7, $8, $3, '-infinity' FROM e RETURNING id`,
 			eventNoticeTested, by, a.id, a.login, testLabel, string(detail), string(kind), target).Scan(&test.ID)
 	})
 	return test, err

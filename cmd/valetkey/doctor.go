@@ -113,6 +113,7 @@ func (d *doctor) examine(ctx context.Context, file string, socketNamed bool) {
 	d.database(ctx)
 	d.pepper()
 	d.plugin()
+	d.notices(ctx)
 	d.listeners(ctx)
 	d.applications()
 	d.certificates()

@@ -191,7 +191,7 @@ Exit codes: 0 done, 1 refused or not found, 2 usage, 3 daemon or database unreac
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.accountCommand(), a.groupCommand(), a.readerCommand(), a.createCommand(), a.listCommand(), a.showCommand(), a.renameCommand(), a.editCommand(),
-		a.rotateCommand(), a.revokeCommand(), a.exemptCommand(), a.importCommand(), a.pluginCommand(), a.autoconfigCommand(), a.tryCommand(), a.whyCommand(), a.eventsCommand(),
+		a.rotateCommand(), a.revokeCommand(), a.exemptCommand(), a.importCommand(), a.pluginCommand(), a.autoconfigCommand(), a.noticeCommand(), a.tryCommand(), a.whyCommand(), a.eventsCommand(),
 		a.statusCommand(), a.whoamiCommand(), a.doctorCommand(), a.snippetCommand(), a.manualCommand())
 	return root
 }

@@ -2,6 +2,7 @@ package notice
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -105,52 +106,79 @@ func (m *Mail) send(ctx context.Context, to string, message []byte) error {
 	return err
 }
 
-// send gives one mail to the server. The password goes over TLS, or not beyond this machine.
-func (s *SMTP) send(ctx context.Context, from, to string, message []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, mailTime)
-	defer cancel()
+// open connects to the server and logs in. The password goes over TLS, or not beyond this machine. Call close in the end, unless there is an
+// error; ctx ends whatever is going on.
+func (s *SMTP) open(ctx context.Context) (c *smtp.Client, close func(), err error) {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(s.Host, strconv.Itoa(s.Port)))
 	if err != nil {
-		return unreachable{err}
+		return nil, nil, err
 	}
-	defer conn.Close()
 	conn = &bounded{conn, maxReplies}
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	raw := conn
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	end := func() {
+		stop()
+		raw.Close()
+	}
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
 
 	protection := &tls.Config{ServerName: s.Host, RootCAs: s.Roots, MinVersion: tls.VersionTLS12}
 	if s.TLS == TLS {
 		conn = tls.Client(conn, protection)
 	}
-	c, err := smtp.NewClient(conn, s.Host)
-	if err != nil {
-		return unreachable{err}
+	if c, err = smtp.NewClient(conn, s.Host); err != nil {
+		return nil, nil, err
 	}
-	hello := s.Hello
-	if hello == "" {
-		hello = "localhost"
-	}
-	if err := c.Hello(hello); err != nil {
-		return unreachable{err}
+	if err := c.Hello(cmp.Or(s.Hello, "localhost")); err != nil {
+		return nil, nil, err
 	}
 	if s.TLS == StartTLS {
 		if offered, _ := c.Extension("STARTTLS"); !offered {
-			return unreachable{errors.New("the server does not offer STARTTLS")}
+			return nil, nil, errors.New("the server does not offer STARTTLS")
 		}
 		if err := c.StartTLS(protection); err != nil {
-			return unreachable{err}
+			return nil, nil, err
 		}
 	}
 	if s.Username != "" {
 		if offered, _ := c.Extension("AUTH"); !offered {
-			return unreachable{errors.New("the server does not offer AUTH")}
+			return nil, nil, errors.New("the server does not offer AUTH")
 		}
 		if err := c.Auth(plain{s.Username, s.Password}); err != nil {
-			return unreachable{redact(err)}
+			return nil, nil, redact(err)
 		}
 	}
+	return c, end, nil
+}
+
+// Try reports whether the server would take mails of ours: whether it answers, has the right certificate and takes the password. It sends none.
+func (s *SMTP) Try(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, mailTime)
+	defer cancel()
+	c, close, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer close()
+	return c.Quit()
+}
+
+// send gives one mail to the server.
+func (s *SMTP) send(ctx context.Context, from, to string, message []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, mailTime)
+	defer cancel()
+	c, close, err := s.open(ctx)
+	if err != nil {
+		return unreachable{err}
+	}
+	defer close()
 	if err := c.Mail(from); err != nil {
 		return unreachable{err} // it is the same sender every time
 	}

@@ -29,7 +29,10 @@ const drainTime = 100 * time.Millisecond
 
 // CheckProgram checks a command before it is started: an absolute path to a plain file that may be run, and that nobody but root and
 // the daemon's user can change or replace. It returns the path without symbolic links.
-func CheckProgram(argv []string) (string, error) {
+func CheckProgram(argv []string) (string, error) { return CheckProgramOf(argv, os.Geteuid()) }
+
+// CheckProgramOf is [CheckProgram] for a daemon of another user.
+func CheckProgramOf(argv []string, uid int) (string, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return "", errors.New("no program is given; write the absolute path and the arguments, each in quotes")
 	}
@@ -59,7 +62,7 @@ func CheckProgram(argv []string) (string, error) {
 		if info, err = os.Stat(path); err != nil {
 			return "", err
 		}
-		if err := trusted(path, info); err != nil {
+		if err := trusted(path, info, uid); err != nil {
 			return "", err
 		}
 		if path == "/" {
@@ -69,12 +72,12 @@ func CheckProgram(argv []string) (string, error) {
 }
 
 // trusted reports who else could change the file, or what is in the folder.
-func trusted(path string, info os.FileInfo) error {
+func trusted(path string, info os.FileInfo, uid int) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Errorf("the owner of %s cannot be told", path)
 	}
-	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+	if st.Uid != 0 && int(st.Uid) != uid {
 		return fmt.Errorf("%s belongs to user %d, who could put another program in its place; run: chown root %s", path, st.Uid, path)
 	}
 	sticky := info.IsDir() && info.Mode()&os.ModeSticky != 0

@@ -43,6 +43,21 @@ host = "imap.example.org"
 [mail.smtp]
 host = "smtp.example.org"
 socket = "starttls"
+[[hook]]
+name = "good"
+command = ["/bin/true"]
+events = ["revoked"]
+[[hook]]
+name = "bad"
+command = ["/bin/false"]
+events = ["created", "revoked"]
+[notices]
+events = ["created"]
+from = "postmaster@example.org"
+[notices.smtp]
+host = "127.0.0.1"
+port = 1
+tls = "none"
 `
 	d.Start(t)
 	run(t, d, "testdata/delivery")
