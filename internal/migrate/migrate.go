@@ -24,6 +24,8 @@ const (
 	maxValue  = 64 << 10 // bytes of one value that is wanted; longer ones are taken for something else
 	maxRecord = 1 << 20  // bytes of a line or record
 	maxConfig = 16 << 20 // bytes of a configuration file
+
+	maxSkipped = 100_000 // rows that are left out and listed; more are counted
 )
 
 // Row is a user, with at most one app password, as the source has it: nothing is normalised or checked.
@@ -62,10 +64,24 @@ type Result struct {
 	Rows    []Row
 	Skipped []Skipped
 	Notes   []string // for people, about the file as a whole
+
+	unlisted int // skipped beyond maxSkipped
 }
 
 func (r *Result) skip(ref, login, label, format string, args ...any) {
-	r.Skipped = append(r.Skipped, Skipped{ref, login, label, fmt.Sprintf(format, args...)})
+	if len(r.Skipped) >= maxSkipped {
+		r.unlisted++
+		return
+	}
+	r.Skipped = append(r.Skipped, Skipped{ref, clip(login), clip(label), fmt.Sprintf(format, args...)})
+}
+
+// clip shortens what is only shown.
+func clip(s string) string {
+	if len(s) > 255 {
+		s = strings.ToValidUTF8(s[:255], "") + "..."
+	}
+	return s
 }
 
 func (r *Result) add(row Row) error {
@@ -158,6 +174,9 @@ func Read(name string, r io.Reader, o Options) (*Result, error) {
 	result, err := sources[i].read(b, o)
 	if err != nil {
 		return nil, err
+	}
+	if result.unlisted > 0 {
+		result.Notes = append(result.Notes, fmt.Sprintf("%d more are left out than are listed", result.unlisted))
 	}
 	if len(result.Rows)+len(result.Skipped) == 0 {
 		return nil, &Fault{"there is nothing in it that could be imported", "it should be " + sources[i].what}

@@ -348,9 +348,9 @@ func (d *dump) create() error {
 			}
 		}
 		begin = false
-	}
-	if len(columns) > 256 {
-		return &Fault{"it has more than 256 columns", ""}
+		if len(columns) > 256 {
+			return &Fault{"it has more than 256 columns", ""}
+		}
 	}
 	d.columns[name] = columns
 	return d.rest(t)
