@@ -453,7 +453,7 @@ func TestPaged(t *testing.T) {
 		{"empty value", scan, spec, ctl(str(oidPagedResults), str(""))},
 		{"no cookie", scan, spec, ctl(str(oidPagedResults), str(string(cons(ber.Sequence, integ(3)))))},
 		{"negative size", scan, spec, pagedCtl(-1, "", false)},
-		{"junk inside", scan, spec, ctl(str(oidPagedResults), str(string(cons(ber.Sequence, integ(3), str(""), str("")))))},
+		{"junk inside", scan, spec, ctl(str(oidPagedResults), str(string(cons(ber.Sequence, integ(3), str(""), []byte{4}))))},
 		{"junk behind", scan, spec, ctl(str(oidPagedResults), str(string(cons(ber.Sequence, integ(3), str("")))+"x"))},
 		{"twice", scan, spec, append(pagedCtl(3, "", false), pagedCtl(3, "", false)...)},
 	}
@@ -464,6 +464,13 @@ func TestPaged(t *testing.T) {
 			}
 		})
 	}
+	// RFC 4511 section 4.1.11: the value is extensible as the protocol is.
+	t.Run("element behind", func(t *testing.T) {
+		value := cons(ber.Sequence, integ(3), str(""), str("of a later version"))
+		if entries, done, next, _ := pageOf(t, s, scan, spec, ctl(str(oidPagedResults), str(string(value)))); done.code != success || len(entries) != 3 || next == "" {
+			t.Errorf("%d entries, %v, cookie %q, want a page of three", len(entries), done, next)
+		}
+	})
 	t.Run("another process", func(t *testing.T) {
 		other, _ := server(t, Limits{})
 		if _, done, _, _ := pageOf(t, other, scan, spec, pagedCtl(3, cookie, true)); done.code != protocolError {

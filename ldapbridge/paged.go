@@ -51,7 +51,7 @@ func newPage(m *message) (*page, result) {
 			return nil, badPage
 		}
 		cookie, err := r.Expect(ber.OctetString)
-		if err != nil || !r.Empty() {
+		if err != nil || trailing(&r) != nil { // RFC 4511 section 4.1.11: extensible as the protocol is
 			return nil, badPage
 		}
 		p = &page{size: int(size), cookie: cookie}
