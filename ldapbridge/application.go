@@ -127,11 +127,20 @@ func (s *Server) inApplication(app *application, e *entry) *entry {
 // gate returns what the core asks before it accepts a login below the application, or nil if there is nothing to ask: everybody may
 // log in there, or it is a reader, who is in no group.
 func (s *Server) gate(id *identity) auth.Gate {
+	if id.nobody {
+		return noGate{}
+	}
 	if id.app == nil || id.app.Group == "" || id.reader {
 		return nil
 	}
 	return groupGate{s.src, id.app.Group}
 }
+
+// noGate lets nobody in.
+type noGate struct{}
+
+// Admits implements [auth.Gate].
+func (noGate) Admits(context.Context, string) (bool, error) { return false, nil }
 
 // groupGate lets the members of a group in.
 type groupGate struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 	"unicode/utf8"
@@ -93,7 +94,7 @@ func (c *conn) bindResult(m *message, req *bindRequest) result {
 	switch {
 	case err != nil:
 		return result{code: other, diag: temporaryFailure}
-	case !d.OK:
+	case !d.OK, id.nobody:
 		return result{code: invalidCredentials}
 	case d.Login == "":
 		c.srv.log.LogAttrs(ctx, slog.LevelError, "ldap: accepted without a login", slog.String("session", c.session))
@@ -142,6 +143,9 @@ func (s *Server) whoBinds(ctx context.Context, d *dn, name []byte) (id identity,
 		return id, badDN, nil
 	case errors.Is(err, errNoEntry):
 		return id, foreignDN, nil
+	case errors.Is(err, errNobody):
+		id.login, id.nobody = strangerLogin(plain), true
+		return id, "", nil
 	case err != nil:
 		return id, "", err
 	}
@@ -149,6 +153,20 @@ func (s *Server) whoBinds(ctx context.Context, d *dn, name []byte) (id identity,
 		id.uid = who.login
 	}
 	return id, "", nil
+}
+
+// strangerLogin is the login under which the name of a user who does not exist is looked for, so that as much is done for it as for that of
+// one who does, and the log and the throttle know it. It is the name itself, in characters that a login may have: nobody is called so.
+func strangerLogin(name *dn) string {
+	var login []byte
+	for _, c := range name.append(nil) {
+		if c <= ' ' || c >= 0x7f {
+			login = fmt.Appendf(login, "%%%02X", c)
+		} else {
+			login = append(login, c)
+		}
+	}
+	return string(login[:min(len(login), auth.MaxLogin)])
 }
 
 // nameIn returns the value of an RDN, which must be of this one attribute and can be the name of an account or a group.

@@ -17,8 +17,8 @@ import (
 // [errNoEntry] says that there is nothing of this name. Any other error says that nothing is known, and becomes result code 80
 // (or 3 if the client's own time limit had passed).
 type source interface {
-	// resolve says whom a bind name means. It may be asked before anybody has shown a password. errNoEntry, or errBadName if
-	// the name could be no account's: nobody.
+	// resolve says whom a bind name means. It is asked before anybody has shown a password. errNoEntry, or errBadName if the name could be
+	// no account's: nobody, as its form tells. errNobody: nobody, which only looking told; that must take as long as finding somebody.
 	resolve(ctx context.Context, name *dn) (subject, error)
 
 	// entry reads the entry of this name, which lies below the suffix or is the suffix. Of q only viewer, filter, sel and
@@ -47,6 +47,7 @@ type source interface {
 var (
 	errNoEntry   = errors.New("no such entry")
 	errBadName   = errors.New("not the name of an account")
+	errNobody    = errors.New("no such user")
 	errTimeLimit = errors.New("time limit exceeded")
 	errSizeLimit = errors.New("size limit exceeded")
 )

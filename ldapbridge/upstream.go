@@ -83,7 +83,7 @@ var upstreamKinds = map[string]upstreamKind{
 // upstream is the [source] of [Upstream].
 //
 // It keeps no entries, not for a second: what was deleted or disabled upstream is gone with the next request. A bind costs
-// one read of one entry over a connection that is open, far less than the peers' own caches save.
+// two reads of one entry over a connection that is open, far less than the peers' own caches save.
 type upstream struct {
 	pool  *upstreamPool
 	root  *dn
@@ -222,15 +222,22 @@ func (u *upstream) resolve(ctx context.Context, name *dn) (subject, error) {
 	if inside, _ := u.within(name); !inside {
 		return subject{}, errNoEntry
 	}
-	found, err := u.readUser(ctx, name, []string{u.login})
-	if err != nil {
+	found, err := u.read(ctx, name, u.user, []string{u.login})
+	if err != nil && !errors.Is(err, errNoEntry) {
 		return subject{}, err
+	}
+	// Also where there is such a user, so that a stranger cannot tell by the clock.
+	if err := u.readBaseOf(ctx, name); err != nil {
+		return subject{}, err
+	}
+	if found == nil {
+		return subject{}, errNobody
 	}
 	login, err := u.loginOf(found)
 	if err != nil {
 		u.log.LogAttrs(ctx, slog.LevelWarn, "ldap: an entry of the upstream has no usable login",
 			slog.String("attribute", u.login), slog.Any("err", err), auth.Quoted("dn", clip([]byte(found.name))))
-		return subject{}, errNoEntry
+		return subject{}, errNobody
 	}
 	return subject{login: login, name: found.dn}, nil
 }
@@ -378,14 +385,22 @@ func (u *upstream) readUser(ctx context.Context, name *dn, attrs []string) (*ent
 	if !errors.Is(err, errNoEntry) {
 		return e, err
 	}
+	if err := u.readBaseOf(ctx, name); err != nil {
+		return nil, err
+	}
+	return nil, errNoEntry
+}
+
+// readBaseOf makes sure that the directory has the base that the name lies in.
+func (u *upstream) readBaseOf(ctx context.Context, name *dn) error {
 	for _, b := range u.bases {
 		if name.endsWith(b) {
 			if _, err := u.readBase(ctx, b, []string{"1.1"}); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return nil, errNoEntry
+	return nil
 }
 
 // readBase reads the entry of a base, whatever it is: it must be there.

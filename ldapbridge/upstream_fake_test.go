@@ -93,6 +93,17 @@ func (f *fakeUpstream) asked() (binds []string, searches []fakeSearch) {
 	return append(binds, f.binds...), append(searches, f.searches...)
 }
 
+// users counts the searches other than those of the base, whose only purpose is to see that the tree is there.
+func (f *fakeUpstream) users() (n int) {
+	_, searches := f.asked()
+	for _, q := range searches {
+		if q.base != testBase {
+			n++
+		}
+	}
+	return n
+}
+
 func (f *fakeUpstream) setRefuse(refuse bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -197,6 +208,10 @@ func pagingControl(cookie string) []byte {
 
 // answerAlice is a directory with one user.
 func answerAlice(l *fakeLink, q fakeSearch) {
+	if q.base == testBase && q.size == 0 && len(q.attrs) == 1 && q.attrs[0] == "1.1" { // whether the tree is there at all
+		l.Write(append(rawEntry(q.id, testBase), rawDone(q.id, success)...))
+		return
+	}
 	l.Write(append(rawEntry(q.id, aliceDN, []string{"uid", "Alice"}), rawDone(q.id, success)...))
 }
 

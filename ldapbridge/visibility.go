@@ -17,6 +17,7 @@ type identity struct {
 	app    *application // below which it bound
 	name   *dn          // of its entry, if the source said; of a reader always
 	uid    string       // by which groups name it
+	nobody bool         // there is no such user; no connection ever has this identity
 
 	standing auth.Standing // what the bind rests on
 	stoodAt  time.Time     // when it last did
