@@ -39,7 +39,7 @@ func (a *app) statusCommand() *cobra.Command {
 					t.row("", "rows of unknown peppers, found slowly: "+strings.Join(s.Unknown, ", "))
 				}
 				for _, l := range s.Listeners {
-					t.row(l.Name, fmt.Sprintf("%s, %d connections", l.Address, l.Connections))
+					t.row(l.Name, l.Address+", "+connections(&l))
 					if l.TLS != nil {
 						t.row("", protection(l.TLS))
 						if l.TLS.Error != "" {
@@ -86,6 +86,18 @@ func guessing(s admin.Status) string {
 	}
 	if s.Floor != "" {
 		text += "; refusals take " + s.Floor
+	}
+	return text
+}
+
+// connections says how many a listener has, and how many it could not take or keep.
+func connections(l *admin.Listener) string {
+	text := fmt.Sprintf("%d connections", l.Connections)
+	if l.Refused > 0 {
+		text += fmt.Sprintf(", %d REFUSED", l.Refused)
+	}
+	if l.Yielded > 0 {
+		text += fmt.Sprintf(", %d gave way", l.Yielded)
 	}
 	return text
 }

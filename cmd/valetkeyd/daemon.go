@@ -536,7 +536,8 @@ func (d *daemon) status(ctx context.Context) admin.Status {
 	for _, f := range frontEnds {
 		v := f.spec.view
 		v.Address = f.address()
-		v.Connections = f.connections().open
+		n := f.connections()
+		v.Connections, v.Refused, v.Yielded = n.open, n.refused, n.yielded
 		v.TLS = d.certs.view(f.spec)
 		s.Listeners = append(s.Listeners, v)
 	}

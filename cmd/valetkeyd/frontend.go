@@ -164,7 +164,7 @@ func specs(cfg *config.Config) []spec {
 			s := dovecot.New(dovecot.Config{Tempfail: tempfail, MaxConns: c.Connections, MaxPerSource: c.PerSource}, a, log)
 			return built{server: s, connections: func() connections {
 				n := s.Stats()
-				return connections{open: int64(n.Open), total: int64(n.Total), refused: int64(n.Refused)}
+				return connections{int64(n.Open), int64(n.Total), int64(n.Refused), int64(n.Yielded)}
 			}}, nil
 		})
 	}

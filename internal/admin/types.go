@@ -218,6 +218,11 @@ type Listener struct {
 
 	Systemd string `json:"systemd,omitempty"` // name of the socket that systemd handed over; empty: the daemon made its own
 
+	// Since the listener was made: connections that were closed at once because there were too many, and those that nobody had logged in on and
+	// that were closed to make room for others.
+	Refused int64 `json:"refused,omitempty"`
+	Yielded int64 `json:"yielded,omitempty"`
+
 	// Of a Unix socket that the daemon made: "0660" and names. No mode means that systemd made it.
 	Mode  string `json:"mode,omitempty"`
 	Owner string `json:"owner,omitempty"` // empty: the daemon's own

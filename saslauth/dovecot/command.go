@@ -3,6 +3,7 @@ package dovecot
 import (
 	"bytes"
 	"encoding/base64"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -47,6 +48,9 @@ func (c *conn) command(line []byte) error {
 		pid, _ := f.next()
 		if _, ok := parseID(pid); string(word) != "CPID" || !ok {
 			return errCPID
+		}
+		if !c.stage.CompareAndSwap(greeting, greeted) {
+			return net.ErrClosed // it has just given way
 		}
 		c.state = ready
 		c.mu.Lock()

@@ -14,8 +14,8 @@ type Config struct {
 	// Tempfail says how an undecided login is told to the peer. Default: [TempfailAuto].
 	Tempfail Tempfail
 
-	// MaxConns is the number of connections over all listeners; further ones are closed at once. Default 4096: Postfix
-	// keeps one for each smtpd process.
+	// MaxConns is the number of connections over all listeners; for a further one the oldest is closed whose peer has not sent its
+	// handshake, or if there is none, that one itself. Default 4096: Postfix keeps one for each smtpd process.
 	MaxConns int
 
 	// MaxPerSource is the number of them from one IPv4 address or IPv6 /64, not over a Unix socket. Default: no such limit, since a mail

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/auth"
@@ -40,6 +41,7 @@ type conn struct {
 	log      *slog.Logger
 	cuid     uint32 // as told in the handshake
 	since    time.Time
+	stage    atomic.Int32 // of the handshake
 
 	ctx    context.Context // of every decision; ends when the peer is gone
 	cancel context.CancelFunc
@@ -69,6 +71,13 @@ type conn struct {
 	draining bool      // read nothing more, answer what is running
 	closing  bool      // answer nothing more; close once what is in out is written
 }
+
+// Values of stage.
+const (
+	greeting = iota // the peer has the handshake still to send
+	greeted         // it has sent it
+	forfeit         // it took too long, and gave way
+)
 
 type state uint8
 
@@ -168,6 +177,16 @@ func (c *conn) Drain() {
 		return
 	}
 	unix.CloseRead()
+}
+
+// Yield implements [netserve.Yielder]: a peer gives way as long as it has not sent its handshake, which an honest one does at once. Later it may
+// be silent for days and still be one that a mail server relies on.
+func (c *conn) Yield() bool {
+	if !c.stage.CompareAndSwap(greeting, forfeit) {
+		return false
+	}
+	c.nc.Close()
+	return true
 }
 
 func (c *conn) isDraining() bool {

@@ -44,6 +44,7 @@ type Stats struct {
 	Open    int    // connections now
 	Total   uint64 // connections taken
 	Refused uint64 // connections closed at once because there were too many
+	Yielded uint64 // connections without a handshake that were closed to make room for others
 
 	Requests  uint64 // AUTH commands with a usable id
 	Accepted  uint64 // decisions by outcome; a request that never got as far as a decision is in none of the three
@@ -79,6 +80,7 @@ func (s *Server) Stats() Stats {
 		Open:      conns.Open,
 		Total:     uint64(conns.Accepted),
 		Refused:   uint64(conns.Refused),
+		Yielded:   uint64(conns.Yielded),
 		Requests:  s.requests.Load(),
 		Accepted:  s.passed.Load(),
 		Rejected:  s.rejected.Load(),

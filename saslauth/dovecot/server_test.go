@@ -600,6 +600,9 @@ func TestTooManyConnections(t *testing.T) {
 		var text syncBuffer
 		s := New(Config{MaxConns: 2}, &fakeAuth{}, slog.New(slog.NewTextHandler(&text, nil)))
 		a, b := newPeer(s), newPeer(s)
+		io.WriteString(a.nc, hello)
+		io.WriteString(b.nc, hello)
+		synctest.Wait()
 		c, d := newPeer(s), newPeer(s)
 		synctest.Wait()
 		if !c.isClosed() || !d.isClosed() || a.isClosed() || b.isClosed() {
@@ -620,6 +623,50 @@ func TestTooManyConnections(t *testing.T) {
 		}
 		b.nc.Close()
 		e.nc.Close()
+		synctest.Wait()
+	})
+}
+
+// TestSilentPeersGiveWay fills the server with peers that send no handshake, or half of one: whoever comes then is served, and of those who have
+// sent theirs none is closed for it.
+func TestSilentPeersGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text syncBuffer
+		s := New(Config{MaxConns: 3}, &fakeAuth{}, slog.New(slog.NewTextHandler(&text, nil)))
+		first := newPeer(s)
+		io.WriteString(first.nc, hello)
+		synctest.Wait()
+		silent, half := newPeer(s), newPeer(s)
+		version, _, _ := strings.Cut(hello, "CPID")
+		io.WriteString(half.nc, version+"CPID\t1")
+		synctest.Wait()
+
+		var served []*peer
+		for i := range 2 {
+			p := newPeer(s)
+			synctest.Wait()
+			if want := i == 1; !silent.isClosed() || half.isClosed() != want {
+				t.Errorf("newcomer %d: closed are %v, %v, want the oldest first", i, silent.isClosed(), half.isClosed())
+			}
+			io.WriteString(p.nc, hello+authLine(1, "alice", "hunter2"))
+			synctest.Wait()
+			if !strings.HasSuffix(p.text(), "FAIL\t1\tuser=alice\n") {
+				t.Errorf("newcomer %d got %q, want an answer", i, p.text())
+			}
+			served = append(served, p)
+		}
+		if p := newPeer(s); true {
+			synctest.Wait()
+			if !p.isClosed() || first.isClosed() || served[0].isClosed() || served[1].isClosed() {
+				t.Error("a peer that has sent its handshake gave way, want the newcomer refused")
+			}
+		}
+		if got, want := s.Stats(), (Stats{Open: 3, Total: 5, Refused: 1, Yielded: 2, Requests: 2, Rejected: 2}); got != want {
+			t.Errorf("Stats() = %+v, want %+v", got, want)
+		}
+		first.nc.Close()
+		served[0].nc.Close()
+		served[1].nc.Close()
 		synctest.Wait()
 	})
 }

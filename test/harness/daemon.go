@@ -272,6 +272,10 @@ type Listener struct {
 	Name     string `json:"name"`
 	FrontEnd string `json:"front_end"`
 	Address  string `json:"address"`
+
+	Connections int `json:"connections"`
+	Refused     int `json:"refused"`
+	Yielded     int `json:"yielded"`
 }
 
 // Listeners asks the daemon for its listeners.
