@@ -142,6 +142,7 @@ func describes(description []byte, t *attributeType) bool {
 // selection says which attributes a search asked for (RFC 4511 section 4.5.1.8).
 type selection struct {
 	names       []byte // contents of the AttributeSelection
+	listed      int    // how many they are
 	user        bool   // "*", or nothing at all
 	operational bool   // "+" (RFC 3673)
 }
@@ -154,6 +155,7 @@ func newSelection(names []byte, limit int) (s selection, ok bool) {
 		if err != nil || n == limit {
 			return s, false
 		}
+		s.listed++
 		switch string(name) {
 		case "*":
 			s.user = true

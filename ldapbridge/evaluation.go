@@ -29,6 +29,7 @@ const (
 	turnSteps      = 10_000 // and before it gives the place to whoever waits
 	entrySteps     = 64     // for reading an entry and sending it
 	nameSteps      = 4      // for a value that is a name
+	stepSelected   = 4      // names that were asked for, held against an attribute of the entry, that count as a step
 	stepAttributes = 64     // of an entry, among which one is looked for, that count as a further step
 	stepBytes      = 128    // of a value that count as a further step
 )

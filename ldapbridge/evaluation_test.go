@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,6 +121,29 @@ func TestSearchOfAClientThatIsGone(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a client asks to be shown is work as what it asks to be held against the filter: a long list is held against every attribute of every entry.
+func TestLongSelectionNeedsATurn(t *testing.T) {
+	turns := NewTurns(1)
+	s, _, _ := newTestServer(t, Config{Turns: turns, Limits: Limits{Decision: 50 * time.Millisecond}})
+	s.src.(*peopleSource).dir = crowd(100)
+	search := func(names int) resultCode {
+		replies := talk(t, s, bindReq(1, readerDN, "scans"), searchReq(2, searchSpec{base: people, scope: 1, filter: tagged(filterPresent, "objectClass"),
+			attrs: slices.Repeat([]string{"@inetOrgPerson"}, names)}))
+		return replies[len(replies)-1].code
+	}
+	turns.places <- struct{}{} // all are taken
+	if code := search(2); code != success {
+		t.Errorf("with two names: code %d, want %d without a turn", code, success)
+	}
+	if code := search(250); code != other {
+		t.Errorf("with 250 names: code %d, want %d, as no turn is to be had", code, other)
+	}
+	<-turns.places
+	if code := search(250); code != success {
+		t.Errorf("with 250 names and a turn: code %d, want %d", code, success)
 	}
 }
 

@@ -272,7 +272,8 @@ var classTypes = sync.OnceValue(func() map[string]map[*attributeType]bool {
 
 // classHas reports whether the attribute is one of the object class. extensibleObject has all user attributes (RFC 4512 section 4.3).
 func classHas(class []byte, t *attributeType) bool {
-	name := string(appendLower(nil, class))
-	types, ok := classTypes()[name]
-	return types[t] || ok && !t.operational && (name == "extensibleobject" || name == "1.3.6.1.4.1.1466.101.120.111")
+	var buf [64]byte
+	name := appendLower(buf[:0], class)
+	types, ok := classTypes()[string(name)]
+	return types[t] || ok && !t.operational && (string(name) == "extensibleobject" || string(name) == "1.3.6.1.4.1.1466.101.120.111")
 }

@@ -177,7 +177,7 @@ func (w *walk) room() int {
 func (w *walk) emit(e *entry, position string) bool {
 	c := w.c
 	defer w.eval.rest()
-	w.eval.step(entrySteps + w.nodes)
+	w.eval.step(entrySteps + w.nodes + w.sel.listed*len(e.attrs)/stepSelected)
 	matched := w.eval.match(e, w.req.filter)
 	switch {
 	case w.eval.err != nil:
