@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // The subschema (RFC 4512 section 4.2) is for clients that check names against it before they ask: python3-ldap3 refuses in the
@@ -147,6 +148,10 @@ var subschema = sync.OnceValue(func() *entry {
 	e.add(typeEntryDN, e.name)
 	e.add(typeSubschemaSubentry, e.name)
 	e.add(typeHasSubordinates, "FALSE")
+	// For clients that keep the schema (RFC 4512 section 4.2): another version of the program may have another one.
+	now := time.Now().UTC().Format(generalizedTime)
+	e.add(typeCreateTimestamp, now)
+	e.add(typeModifyTimestamp, now)
 	list := func(t *attributeType, values []string) { e.attrs = append(e.attrs, attribute{t, values}) }
 
 	used := maps.Clone(syntaxes)

@@ -528,3 +528,18 @@ func TestCompare(t *testing.T) {
 func (e *entry) match(filter []byte, l *Limits) truth {
 	return (&evaluation{l: l}).match(e, filter)
 }
+
+// Clients that keep the schema look at its times (RFC 4512 section 4.2).
+func TestSubschemaHasTimes(t *testing.T) {
+	s, _, _ := newTestServer(t, Config{})
+	replies := talk(t, s, searchReq(1, searchSpec{base: subschemaName, filter: fEq("objectClass", "subschema"), attrs: []string{"createTimestamp", "modifyTimestamp"}}))
+	for _, name := range []string{"createTimestamp", "modifyTimestamp"} {
+		values := replies[0].attrs[name]
+		if len(values) != 1 {
+			t.Fatalf("%s = %q, want one value", name, values)
+		}
+		if at, err := time.Parse(generalizedTime, values[0]); err != nil || time.Since(at) < -time.Second || time.Since(at) > time.Hour {
+			t.Errorf("%s = %q, want when the program began: %v", name, values[0], err)
+		}
+	}
+}
