@@ -220,7 +220,8 @@ func (c *client) more(t *testing.T, d *harness.Daemon, p *peers.Peer, w way, sou
 		p.Page.WantOutcome(t, disabled, answer)
 	}
 	d.Must(t, "account", "enable", other+login)
-	want("enabled again", w.try, other+login, secrets[other], p.Yes)
+	// sssd that has looked for the account meanwhile keeps for 15 s that there was none.
+	harness.WaitFor(t, "a login of the account that is enabled again", func() bool { return w.try(t, other+login, secrets[other]) == p.Yes })
 }
 
 // lastLine is the last one that a program printed.
