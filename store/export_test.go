@@ -14,6 +14,7 @@ import (
 
 const (
 	LookupSQL     = lookupSQL
+	LookupOneSQL  = lookupOneSQL
 	SchemaTarget  = schemaTarget
 	VersionTable  = versionTable
 	LookupTimeout = lookupTimeout
@@ -44,6 +45,25 @@ type Lookups struct{ l *lookups }
 
 func (l *Lookups) Lookup(ctx context.Context, login string, tags []auth.Tag) (*auth.Found, error) {
 	return l.l.lookup(ctx, login, tags)
+}
+
+// LookupBatch asks for each login with its tags in one query, on a connection of its own.
+func (s *Store) LookupBatch(logins []string, tags [][]auth.Tag) ([]*auth.Found, error) {
+	lane := newLane(s.lookups)
+	defer lane.drop()
+	var batch []*request
+	for i := range logins {
+		batch = append(batch, &request{login: logins[i], tags: tags[i], done: make(chan struct{}, 1)})
+	}
+	lane.run(batch)
+	var found []*auth.Found
+	for _, r := range batch {
+		if r.err != nil {
+			return nil, r.err
+		}
+		found = append(found, r.found)
+	}
+	return found, nil
 }
 
 func (l *Lookups) Queued() int {

@@ -99,6 +99,26 @@ JOIN LATERAL (
 ) p ON true
 WHERE q.pepper_id IS NOT NULL AND (SELECT EXISTS (SELECT FROM peppers WHERE id <> ALL ($4::integer[])))`
 
+// lookupOneSQL is lookupSQL for a batch of one login with one tag or none ($3 is NULL then, and $2 with it), as it comes from a mail server that
+// asks one thing after another: setting up the plan for arrays takes Postgres twice as long as the lookup.
+const lookupOneSQL = `
+SELECT 1::integer, a.id, NULLIF(a.login, $1), ` + accountFlags + ` + COALESCE(p.flags, 0),
+	p.id, p.label, p.phc, p.services, p.networks, p.replaces
+FROM logins l
+JOIN accounts a ON a.id = l.account_id
+LEFT JOIN LATERAL (
+	SELECT ` + candidateColumns + ` FROM app_passwords
+	WHERE account_id = a.id AND tag = $3::integer AND pepper_id = $2::integer
+	UNION ALL
+	SELECT ` + candidateColumns + ` FROM app_passwords
+	WHERE account_id = a.id AND tag IS NULL
+	UNION ALL
+	SELECT ` + candidateColumns + ` FROM app_passwords
+	WHERE account_id = a.id AND pepper_id <> $2::integer AND (SELECT EXISTS (SELECT FROM peppers WHERE id <> $2::integer))
+	OFFSET 0
+) p ON true
+WHERE l.login = $1::text`
+
 const accountFlags = `CASE WHEN a.enabled THEN 1 ELSE 0 END + CASE WHEN a.kind = 'reader' THEN 16 ELSE 0 END`
 
 const candidateColumns = `id, label, phc, array_to_string(NULLIF(services, '{}'), ' ') AS services,
@@ -396,7 +416,7 @@ type lane struct {
 	lookups *lookups
 
 	conn       driver.Conn
-	stmt       driver.StmtQueryContext
+	stmt, one  driver.StmtQueryContext // lookupSQL, lookupOneSQL
 	born       time.Time
 	renewAfter time.Time // do not try to replace the connection before
 	refusedAt  time.Time // of the last failed attempt to connect
@@ -421,7 +441,7 @@ func (n *lane) run(batch []*request) {
 				defer func() { _ = recover() }() // the connection is in an unknown state
 				n.drop()
 			}()
-			n.conn, n.stmt = nil, nil
+			n.conn, n.stmt, n.one = nil, nil, nil
 		}
 		if err != nil {
 			n.lookups.counts.failed.Add(uint64(len(batch)))
@@ -488,10 +508,16 @@ func (n *lane) attempt(batch []*request) (err error) {
 			n.drop()
 		}
 	}()
-	n.fill(batch)
+	stmt, args := n.stmt, n.args[:]
+	if len(batch) == 1 && len(batch[0].tags) <= 1 {
+		n.fillOne(batch[0])
+		stmt, args = n.one, n.args[:3]
+	} else {
+		n.fill(batch)
+	}
 	n.lookups.counts.batches.Add(1)
 	// No context: lib/pq would start a goroutine for each query to watch it. The connection's deadline bounds the query.
-	rows, err := n.stmt.QueryContext(context.Background(), n.args[:])
+	rows, err := stmt.QueryContext(context.Background(), args)
 	if err != nil {
 		return err
 	}
@@ -518,7 +544,7 @@ func (n *lane) prepare() error {
 	if pause := connectPause - now.Sub(n.refusedAt); pause > 0 && n.conn == nil {
 		time.Sleep(pause) // what is queued meanwhile shares the attempt
 	}
-	conn, stmt, err := n.dial()
+	conn, stmt, one, err := n.dial()
 	if err != nil {
 		n.refusedAt = time.Now()
 		if n.conn != nil { // old, but it works: for instance while all connection slots are taken
@@ -528,28 +554,46 @@ func (n *lane) prepare() error {
 		return err
 	}
 	n.drop()
-	n.conn, n.stmt, n.born = conn, stmt, time.Now()
+	n.conn, n.stmt, n.one, n.born = conn, stmt, one, time.Now()
 	return nil
 }
 
-func (n *lane) dial() (driver.Conn, driver.StmtQueryContext, error) {
-	conn, err := n.lookups.connect(context.Background()) // bounded by connect_timeout
-	if err != nil {
-		return nil, nil, err
+func (n *lane) dial() (conn driver.Conn, stmt, one driver.StmtQueryContext, err error) {
+	if conn, err = n.lookups.connect(context.Background()); err != nil { // bounded by connect_timeout
+		return nil, nil, nil, err
 	}
-	stmt, err := conn.(driver.ConnPrepareContext).PrepareContext(context.Background(), lookupSQL)
-	if err != nil {
-		_ = conn.Close()
-		return nil, nil, err
+	for _, p := range []struct {
+		sql string
+		to  *driver.StmtQueryContext
+	}{{lookupSQL, &stmt}, {lookupOneSQL, &one}} {
+		prepared, err := conn.(driver.ConnPrepareContext).PrepareContext(context.Background(), p.sql)
+		if err != nil {
+			_ = conn.Close()
+			return nil, nil, nil, err
+		}
+		*p.to = prepared.(driver.StmtQueryContext)
 	}
-	return conn, stmt.(driver.StmtQueryContext), nil
+	return conn, stmt, one, nil
 }
 
 func (n *lane) drop() {
 	if n.conn != nil {
 		_ = n.conn.Close()
 	}
-	n.conn, n.stmt = nil, nil
+	n.conn, n.stmt, n.one = nil, nil, nil
+}
+
+// fillOne writes a batch of one, with one tag or none, into the arguments of lookupOneSQL.
+func (n *lane) fillOne(r *request) {
+	n.entry = append(n.entry[:0], 0)
+	n.logins = append(n.logins[:0], r.login...)
+	n.args[0] = driver.NamedValue{Ordinal: 1, Value: n.logins}
+	n.args[1], n.args[2] = driver.NamedValue{Ordinal: 2}, driver.NamedValue{Ordinal: 3}
+	if len(r.tags) == 1 {
+		n.peppers = strconv.AppendInt(n.peppers[:0], int64(r.tags[0].PepperID), 10)
+		n.tags = strconv.AppendUint(n.tags[:0], uint64(r.tags[0].Value), 10)
+		n.args[1].Value, n.args[2].Value = n.peppers, n.tags
+	}
 }
 
 // fill writes the batch into the arguments.

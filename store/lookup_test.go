@@ -103,6 +103,32 @@ func TestLookup(t *testing.T) {
 			}
 		})
 	}
+	// A login with one tag alone has a query of its own, which must find the same.
+	t.Run("alone and in company", func(t *testing.T) {
+		for _, login := range []string{"alice", "alice@example.org", `a"li\ce,{}`, "αλίκη", "bob@example.org", "carol@example.org", "dave@example.org", "nobody@example.org", "Alice", "NULL"} {
+			for pepper := int32(0); pepper <= 4; pepper++ {
+				for _, value := range []uint16{1, 2, 3, 4, 9, 65535} {
+					tags := []auth.Tag{{PepperID: pepper, Value: value}}
+					if pepper == 0 {
+						tags = nil
+					}
+					alone, err := s.LookupBatch([]string{login}, [][]auth.Tag{tags})
+					if err != nil {
+						t.Fatal(err)
+					}
+					company, err := s.LookupBatch([]string{login, "nobody@example.org"}, [][]auth.Tag{tags, tags})
+					if err != nil {
+						t.Fatal(err)
+					}
+					byID := cmpopts.SortSlices(func(a, b auth.Candidate) bool { return a.ID < b.ID })
+					same := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+					if d := cmp.Diff(company[0], alone[0], byID, same); d != "" {
+						t.Errorf("%q, %v (-in company +alone):\n%s", login, tags, d)
+					}
+				}
+			}
+		}
+	})
 	// All at once, with different rings in one queue.
 	t.Run("together", func(t *testing.T) {
 		var wg sync.WaitGroup
@@ -253,12 +279,12 @@ func TestLookupPlan(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := db.Exec("PREPARE hot AS " + store.LookupSQL); err != nil {
+	if _, err := db.Exec("PREPARE hot AS " + store.LookupSQL + "; PREPARE one AS " + store.LookupOneSQL); err != nil {
 		t.Fatal(err)
 	}
-	explain := func() string {
+	explain := func(execute string) string {
 		var lines []string
-		rows, err := db.Query(`EXPLAIN (ANALYZE, TIMING off, COSTS off) EXECUTE hot('{user1,user2}', '{1,1}', '{1,70}', '{1}')`)
+		rows, err := db.Query("EXPLAIN (ANALYZE, TIMING off, COSTS off) EXECUTE " + execute)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,16 +299,20 @@ func TestLookupPlan(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	check := func(when string) {
-		plan := explain()
-		for _, want := range []string{"logins_pkey", "accounts_pkey", "app_passwords_account_tag_idx", "app_passwords_untagged_idx",
-			"Index Cond: ((account_id = a.id) AND (tag = q.tag))", "never executed"} {
-			if !strings.Contains(plan, want) {
-				t.Errorf("plan %s has no %q:\n%s", when, want, plan)
+		for execute, cond := range map[string]string{
+			"hot('{user1,user2}', '{1,1}', '{1,70}', '{1}')": "Index Cond: ((account_id = a.id) AND (tag = q.tag))",
+			"one('user1', 1, 32)":                            "Index Cond: ((account_id = a.id) AND (tag = $3))",
+		} {
+			plan := explain(execute)
+			for _, want := range []string{"logins_pkey", "accounts_pkey", "app_passwords_account_tag_idx", "app_passwords_untagged_idx", cond, "never executed"} {
+				if !strings.Contains(plan, want) {
+					t.Errorf("plan %s of %s has no %q:\n%s", when, execute, want, plan)
+				}
 			}
-		}
-		for _, no := range []string{"Hash Join", "Merge Join", "Bitmap", "Seq Scan on app_passwords", "Seq Scan on accounts"} {
-			if strings.Contains(plan, no) {
-				t.Errorf("plan %s has %q:\n%s", when, no, plan)
+			for _, no := range []string{"Hash Join", "Merge Join", "Bitmap", "Seq Scan on app_passwords", "Seq Scan on accounts"} {
+				if strings.Contains(plan, no) {
+					t.Errorf("plan %s of %s has %q:\n%s", when, execute, no, plan)
+				}
 			}
 		}
 	}
@@ -508,7 +538,7 @@ func TestLookupSecondLane(t *testing.T) {
 	if _, err := s.Lookup(t.Context(), "user1", userTag(1, 1)); err != nil {
 		t.Fatal(err)
 	}
-	lane := backends(t, db, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%WITH ORDINALITY%' AND pid <> pg_backend_pid()")[0]
+	lane := backends(t, db, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%FROM logins l%' AND pid <> pg_backend_pid()")[0]
 	if err := syscall.Kill(lane, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
