@@ -422,8 +422,11 @@ func (a *Authenticator) log(ctx context.Context, req *Request, v *verdict, err e
 	if err != nil {
 		attrs = append(attrs, Quoted("err", Clip(err.Error(), loggedError)))
 	}
-	// As one group without a name, which handlers write as if its members stood alone: a record copies more than five.
-	a.cfg.Log.LogAttrs(ctx, level, "auth", slog.Attr{Value: slog.GroupValue(attrs...)})
+	// As one group without a name, which handlers write as if its members stood alone: a record copies more than five. And without looking for
+	// the place in the program, which no line shows and which takes 3 % of a login.
+	r := slog.NewRecord(time.Now(), level, "auth", 0)
+	r.AddAttrs(slog.Attr{Value: slog.GroupValue(attrs...)})
+	_ = a.cfg.Log.Handler().Handle(ctx, r) // as slog itself does with it
 }
 
 // undecidedReason names the cause in a word that can be counted.
