@@ -155,6 +155,21 @@ func TestOutcomes(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	// While nobody asks: the connections that were idle are closed without a notice, and the next login must not be told of it.
+	t.Run("restart", func(t *testing.T) {
+		for _, round := range []string{"before", "after"} {
+			for login, w := range ways {
+				p := all[login]
+				if got := w.try(t, login, p.Secret[peers.Accepted]); got != p.Yes {
+					t.Errorf("%s: the first login %s the restart: the user sees %q, want %q", login, round, got, p.Yes)
+				}
+			}
+			if round == "before" {
+				d.Stop(t)
+				d.Start(t)
+			}
+		}
+	})
 	for _, c := range clients {
 		for _, source := range sources {
 			t.Run("more "+c.user(source), func(t *testing.T) {
