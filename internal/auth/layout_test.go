@@ -39,7 +39,7 @@ var rules = []rule{
 	{"store", []string{"internal/auth", "internal/pgdial"}},
 
 	{"plugin", nil},
-	{"plugin/host", []string{"internal/auth", "plugin"}},
+	{"plugin/host", []string{"internal/auth", "internal/child", "plugin"}},
 	{"plugin/plugintest", []string{"plugin"}},
 
 	{"internal/auth", nil},
@@ -50,12 +50,13 @@ var rules = []rule{
 	{"internal/plugincmd", []string{"internal/auth", "plugin"}},
 	{"internal/certs", nil},
 	{"internal/manual", nil},
+	{"internal/child", nil},
 	{"internal/throttle", []string{"internal/auth"}},
 	{"internal/config", []string{"internal/auth"}},
 	{"internal/migrate", nil},
 	{"internal/admin", []string{"internal/auth", "internal/secret"}},
 	{"internal/metrics", []string{"internal/auth"}},
-	{"internal/notice", []string{"internal/auth"}},
+	{"internal/notice", []string{"internal/auth", "internal/child"}},
 }
 
 // ruleFor returns the rule of a package and the folder that it covers, with * replaced.

@@ -5,17 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/valetkey/valetkey/internal/child"
 )
 
 // Bounds of what a program may print: what is kept for the log, and what ends it.
@@ -44,61 +44,15 @@ func CheckProgramOf(argv []string, uid int) (string, error) {
 			return "", errors.New("an argument holds a NUL")
 		}
 	}
-	real, err := filepath.EvalSymlinks(argv[0])
+	real, err := child.Trusted(argv[0], uid)
 	if err != nil {
 		return "", err
-	}
-	info, err := os.Stat(real)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a plain file", real)
 	}
 	if unix.Access(real, unix.X_OK) != nil {
 		return "", fmt.Errorf("%s may not be run; run: chmod +x %s", real, real)
 	}
-	for path := real; ; path = filepath.Dir(path) {
-		if info, err = os.Stat(path); err != nil {
-			return "", err
-		}
-		if err := trusted(path, info, uid); err != nil {
-			return "", err
-		}
-		if path == "/" {
-			return real, nil
-		}
-	}
+	return real, nil
 }
-
-// trusted reports who else could change the file, or what is in the folder.
-func trusted(path string, info os.FileInfo, uid int) error {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fmt.Errorf("the owner of %s cannot be told", path)
-	}
-	if st.Uid != 0 && int(st.Uid) != uid {
-		return fmt.Errorf("%s belongs to user %d, who could put another program in its place; run: chown root %s", path, st.Uid, path)
-	}
-	sticky := info.IsDir() && info.Mode()&os.ModeSticky != 0
-	if info.Mode().Perm()&0o022 != 0 && !sticky {
-		return fmt.Errorf("%s can be written by its group or by everybody (mode %04o); run: chmod go-w %s", path, info.Mode().Perm(), path)
-	}
-	return nil
-}
-
-// spawn runs every start on one thread that lives as long as the daemon: the kernel sends the parent death signal when the starting
-// thread ends, not the process (prctl(2), PR_SET_PDEATHSIG).
-var spawn = sync.OnceValue(func() chan<- func() {
-	requests := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for f := range requests {
-			f()
-		}
-	}()
-	return requests
-})
 
 // exitError is a program that ended otherwise than with 0.
 type exitError struct {
@@ -143,14 +97,7 @@ func run(ctx context.Context, argv []string, environment []string, input []byte,
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"}, environment...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, outW // files: exec starts no goroutine that would wait for their end
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	spawn() <- func() {
-		// Descriptors that whoever started the daemon left open are not the program's business. Go's own are marked already.
-		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-		started <- cmd.Start()
-	}
-	err = <-started
+	err = child.Start(cmd)
 	inR.Close()
 	outW.Close()
 	if err != nil {

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,20 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// spawn runs every start on one thread that lives as long as the daemon: the kernel sends the parent death signal when the starting
-// thread ends, not the process (prctl(2), PR_SET_PDEATHSIG).
-var spawn = sync.OnceValue(func() chan<- func() {
-	requests := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for f := range requests {
-			f()
-		}
-	}()
-	return requests
-})
+	"github.com/valetkey/valetkey/internal/child"
+)
 
 // maxHandshake bounds the one line that a plugin prints for go-plugin, in bytes.
 const maxHandshake = 4 << 10
@@ -63,7 +50,6 @@ type process struct {
 func newProcess(path string, args []string, out *output) *process {
 	cmd := exec.Command(path, args...)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{cmd: cmd, output: out, done: make(chan struct{})}
 	p.handshake, p.toReader = io.Pipe()
 	return p
@@ -91,13 +77,7 @@ func (p *process) Start(context.Context) (err error) {
 		return errors.Join(err, outR.Close(), outW.Close())
 	}
 	p.cmd.Stdout, p.cmd.Stderr = outW, errW // files: exec starts no goroutine that would wait for their end
-	started := make(chan error)
-	spawn() <- func() {
-		// Descriptors that whoever started the daemon left open are not the plugin's business. Go's own are marked already.
-		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-		started <- p.cmd.Start()
-	}
-	err = <-started
+	err = child.Start(p.cmd)
 	outW.Close()
 	errW.Close()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/valetkey/valetkey/internal/child"
 )
 
 // Verify checks a program as a start would: an absolute path to a plain file that others cannot change and that can be executed, with
@@ -34,13 +36,10 @@ func Verify(path, sha256 string) error {
 	return nil
 }
 
-// verify checks the program before a start: a plain file that nobody but root and the daemon's user can change, nor a folder on the way to
-// it, with the pinned
-// checksum if there is one. It returns the path to start, without symbolic links.
-//
-// Between this check and the start the file could be changed by whoever may write it, so that is looked at, too.
+// verify checks the program before a start: that nobody but root and the daemon's user can change it, and that it has the pinned checksum if
+// there is one. It returns the path to start, without symbolic links.
 func verify(path string, sum []byte) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
+	real, err := child.Trusted(path, os.Geteuid())
 	if err != nil {
 		return "", fmt.Errorf("looking for the plugin: %w", err)
 	}
@@ -49,29 +48,6 @@ func verify(path string, sum []byte) (string, error) {
 		return "", fmt.Errorf("reading the plugin: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("the plugin %s is not a plain file", real)
-	}
-	if err := trusted(real, info); err != nil {
-		return "", err
-	}
-	// Whoever can change a folder above can put another one in its place, or a link to another program.
-	for _, way := range []string{real, filepath.Clean(path)} {
-		for dir := way; dir != "/"; {
-			dir = filepath.Dir(dir)
-			folder, err := os.Stat(dir)
-			if err != nil {
-				return "", err
-			}
-			if err := trusted(dir, folder); err != nil {
-				return "", err
-			}
-		}
-	}
 	if sum == nil {
 		return real, nil
 	}
@@ -86,22 +62,6 @@ func verify(path string, sum []byte) (string, error) {
 }
 
 var errChecksum = errors.New("the plugin has another checksum than the configuration")
-
-// trusted reports who else could change the file or folder.
-func trusted(path string, info os.FileInfo) error {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fmt.Errorf("the owner of %s cannot be told", path)
-	}
-	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, who could put another program in its place; run: chown root %s", path, st.Uid, path)
-	}
-	sticky := info.IsDir() && info.Mode()&os.ModeSticky != 0
-	if info.Mode().Perm()&0o022 != 0 && !sticky {
-		return fmt.Errorf("%s can be written by its group or by everybody (mode %04o); run: chmod go-w %s", path, info.Mode().Perm(), path)
-	}
-	return nil
-}
 
 // parseSum reads a SHA-256 in hexadecimal; empty is nil.
 func parseSum(s string) ([]byte, error) {
