@@ -39,7 +39,8 @@ func EventKinds() []string {
 	return []string{eventAccountAdded, eventAccountChanged, eventAccountDeleted, eventAccountDisabled, eventAccountEnabled,
 		eventAppPasswordChanged, eventAppPasswordCreated, eventExemptionEnded, eventExempted, eventAppPasswordExpiresSoon, eventAppPasswordFirstUsed,
 		eventAppPasswordNewNetwork, eventAppPasswordRenamed, eventAppPasswordRevoked, eventAppPasswordRotated,
-		eventGroupAdded, eventGroupChanged, eventGroupDeleted, eventMemberAdded, eventMemberRemoved, eventLoginRejected}
+		eventGroupAdded, eventGroupChanged, eventGroupDeleted, eventMemberAdded, eventMemberRemoved, eventLoginRejected,
+		eventNoticeTested}
 }
 
 // event is one entry of the audit log. It is written in the transaction of what it tells of.

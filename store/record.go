@@ -314,8 +314,8 @@ FROM used JOIN u USING (id) JOIN accounts a ON a.id = used.account_id WHERE used
 const writeRejectionsSQL = `
 INSERT INTO events (at, kind, actor, account_id, login, app_password_id, label, detail)
 SELECT statement_timestamp() - make_interval(secs => e.age), $1, '', a.id, a.login, p.id, p.label, e.detail
-FROM unnest($2::bigint[], $3::float8[], $4::jsonb[]) AS e (id, age, detail)
-JOIN app_passwords p ON p.id = e.id JOIN accounts a ON a.id = p.account_id`
+FROM unnest($2::bigint[], $3::float8[], $4::jsonb[]) WITH ORDINALITY AS e (id, age, detail, n)
+JOIN app_passwords p ON p.id = e.id JOIN accounts a ON a.id = p.account_id ORDER BY e.n`
 
 func (r *recorder) write(ctx context.Context, batch []*note) (err error) {
 	defer func() {

@@ -72,7 +72,7 @@ secret_file = "SECRET_FILE"
 	want := []admin.Listener{
 		{Name: "ldap[1]", FrontEnd: "ldap", BaseDN: "dc=example,dc=net", Service: "imap"},
 		{Name: "dovecot[1]", FrontEnd: "dovecot", Mode: "0640", Owner: "root", Group: "daemon"},
-		{Name: "dovecot[2]", FrontEnd: "dovecot"}, // the mode of systemd's socket is not ours
+		{Name: "dovecot[2]", FrontEnd: "dovecot", Systemd: "postfix"}, // the mode of systemd's socket is not ours
 		{Name: "checkpassword[1]", FrontEnd: "checkpassword", Mode: "0660", Lookups: true},
 		{Name: "http[1]", FrontEnd: "http", Endpoints: map[string]admin.Endpoint{
 			"dovecot_grant": {SecretFile: secret, ClientID: "dovecot-in"},
