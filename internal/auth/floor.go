@@ -82,34 +82,21 @@ func (f *Floor) hold(ctx context.Context, req *Request, d time.Duration, now tim
 	if d <= 0 {
 		return
 	}
-	if f.held.Add(1) > floorHeld {
-		f.held.Add(-1)
+	if !reserve(&f.held, floorHeld) {
 		return
 	}
 	defer f.held.Add(-1)
-	var stopping <-chan struct{}
 	if h := req.Holding; h != nil {
 		// Counted apart from the penalties: who fills those up must not see the difference again.
-		if h.floored.Add(1) > h.Limit {
-			h.floored.Add(-1)
+		if !reserve(&h.floored, h.Limit) {
 			return
 		}
 		defer h.floored.Add(-1)
-		stopping = h.Stopping
 	}
 	if req.Pace != nil && !req.Pace.take(d, now) {
 		return
 	}
-	if req.Holder != nil {
-		req.Holder.Held()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	case <-stopping:
-	}
+	req.Wait(ctx, d)
 }
 
 // Share of a connection's time that refusals may wait for the floor.

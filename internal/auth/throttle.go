@@ -39,13 +39,7 @@ type Holding struct {
 }
 
 // Take reserves a place among the answers held back; false means that there is none. [Holding.Leave] gives it back.
-func (h *Holding) Take() bool {
-	if h.held.Add(1) > h.Limit {
-		h.held.Add(-1)
-		return false
-	}
-	return true
-}
+func (h *Holding) Take() bool { return reserve(&h.held, h.Limit) }
 
 // Leave gives a place back.
 func (h *Holding) Leave() { h.held.Add(-1) }
@@ -55,6 +49,33 @@ type Holder interface {
 	// Held is called once, before the wait, from the goroutine that called [Authenticator.Authenticate]. The front end can let
 	// another request go ahead meanwhile.
 	Held()
+}
+
+// reserve counts one more, unless there are as many as may be.
+func reserve(n *atomic.Int64, limit int64) bool {
+	if n.Add(1) > limit {
+		n.Add(-1)
+		return false
+	}
+	return true
+}
+
+// Wait holds the answer back for d, or until the context ends or the front end stops, after it has told the request's Holder.
+func (r *Request) Wait(ctx context.Context, d time.Duration) {
+	if r.Holder != nil {
+		r.Holder.Held()
+	}
+	var stopping <-chan struct{}
+	if r.Holding != nil {
+		stopping = r.Holding.Stopping
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-stopping:
+	}
 }
 
 // ThrottleState is how the throttle sees a login from an address, or without one the worst addresses of a login.

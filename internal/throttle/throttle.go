@@ -304,16 +304,7 @@ func (t *Throttle) Hold(ctx context.Context, req *auth.Request, d time.Duration)
 		return
 	}
 	defer h.Leave()
-	if req.Holder != nil {
-		req.Holder.Held()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	case <-h.Stopping:
-	}
+	req.Wait(ctx, d)
 }
 
 // Stats count since the start, except Held and Entries.
