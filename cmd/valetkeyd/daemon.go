@@ -348,34 +348,39 @@ func (d *daemon) setService() {
 	d.service.Store(service)
 }
 
+// refuseReload says in the log what keeps the old configuration, a line for each fault.
+func (d *daemon) refuseReload(err error) {
+	const text = "reload refused, the old configuration stays"
+	faults, ok := errors.AsType[config.Faults](err)
+	if !ok {
+		d.log.Error(text, "err", err)
+		return
+	}
+	for _, f := range faults {
+		d.log.Error(text, "key", f.Key, "err", errors.New(f.Text))
+	}
+}
+
 // reload reads the configuration and the pepper file again. Whatever is wrong with them, the daemon goes on with what it has.
 func (d *daemon) reload() {
 	d.tellSystemd(sysdaemon.SdNotifyReloading)
 	defer d.tellSystemd(sysdaemon.SdNotifyReady)
 	cfg, err := load(d.flags, d.certs)
 	if err != nil {
-		var faults config.Faults
-		if errors.As(err, &faults) {
-			for _, f := range faults {
-				d.log.Error("reload refused, the old configuration stays", "key", f.Key, "err", errors.New(f.Text))
-			}
-			return
-		}
-		d.log.Error("reload refused, the old configuration stays", "err", err)
+		d.refuseReload(err)
 		return
 	}
 	ring, err := secret.OpenRing(cfg.Pepper.File)
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // a fresh one would take the place of the one in memory, perhaps the last that there is
+	if errors.Is(err, fs.ErrNotExist) { // a fresh one would take the place of the one in memory, perhaps the last that there is
 		err = fmt.Errorf("%s is not there: put it back; only a start makes one", cfg.Pepper.File)
-		fallthrough
-	case err != nil:
-		d.log.Error("reload refused, the old configuration stays", "key", "pepper.file", "err", err)
+	}
+	if err != nil {
+		d.refuseReload(config.Faults{{Key: "pepper.file", Text: err.Error()}})
 		return
 	}
 	telling, wrong := noticeConfig(cfg)
-	for _, f := range wrong { // changed since load looked
-		d.log.Error("reload refused, the old configuration stays", "key", f.Key, "err", errors.New(f.Text))
+	if len(wrong) > 0 { // changed since load looked
+		d.refuseReload(wrong)
 		return
 	}
 	for key, changed := range map[string]bool{
