@@ -44,7 +44,7 @@ func credentialsOf(c net.Conn) credentials {
 		}
 		groups, err := peerGroups(fd)
 		if errors.Is(err, unix.ENOPROTOOPT) { // Linux before 4.13
-			groups, err = groupsOf(cred.Uid)
+			groups, _ = groupsOf(cred.Uid)
 		}
 		// Who cannot be asked for his groups has none: that takes rights away and gives none.
 		out = credentials{known: true, uid: cred.Uid, gid: cred.Gid, groups: groups}

@@ -100,9 +100,7 @@ func (r *reader) mail() MailSettings {
 		default:
 			sub.fault("socket", "%q is not ssl or starttls; without either, app passwords would travel in clear", m.Socket)
 		}
-		if m.Port = sub.number("port", port); m.Port < 1 || m.Port > 65535 {
-			sub.fault("port", "%d is not a port", m.Port)
-		}
+		m.Port = sub.port(port)
 		switch {
 		case m.Host == "":
 			sub.fault("host", "it is missing; write the name that is in the server's certificate")
@@ -171,6 +169,15 @@ func (r *reader) events(known []auth.NoticeKind) []auth.NoticeKind {
 		}
 	}
 	return list
+}
+
+// port reads the key port.
+func (r *reader) port(fallback int) int {
+	n := r.number("port", fallback)
+	if n < 1 || n > 65535 {
+		r.fault("port", "%d is not a port", n)
+	}
+	return n
 }
 
 // days reads a number of days.
@@ -242,9 +249,7 @@ func (r *reader) noticeSMTP() *NoticeSMTP {
 	default:
 		r.fault("tls", "%q is not starttls, tls or none", x.TLS)
 	}
-	if x.Port = r.number("port", port); x.Port < 1 || x.Port > 65535 {
-		r.fault("port", "%d is not a port", x.Port)
-	}
+	x.Port = r.port(port)
 	switch {
 	case x.Host == "":
 		r.fault("host", "it is missing; write the name of the server that takes the mails")

@@ -45,7 +45,6 @@ type dump struct {
 	found   bool                // a row of a wanted table
 
 	header, trailer bool // the comments of mysqldump and pg_dump at the begin and at the end
-	read            int  // bytes since the last word or value
 	backslash       bool // a backslash in a string escapes: MySQL
 	knows           bool // backslash was decided
 }
