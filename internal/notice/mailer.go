@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/mail"
-	"net/netip"
 	"net/smtp"
 	"net/textproto"
 	"strconv"
@@ -67,15 +66,6 @@ type Mail struct {
 	Kinds     []auth.NoticeKind
 	// PerAccount and PerHour are how many mails an hour may go to one user and in all. What is above waits.
 	PerAccount, PerHour int
-}
-
-// Loopback reports whether a host is this machine, without asking anybody.
-func Loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
 
 // permanent is an error that no later try can make good.
